@@ -1,0 +1,157 @@
+"""Generated corpora for benchmarks: one seeded recipe, the same documents however many are asked for.
+
+Terms follow a Zipf-Mandelbrot law (Mandelbrot 1953) over VOCABULARY ranks with the head cut off, as after a stop
+list; 40% of a document's tokens come from its topic, a Zipf law over TOPIC_TERMS terms of its own; a token
+repeats an earlier one of its document with probability 0.15 (burstiness); lengths are log-normal. Queries are terms of
+documents. Blocks of 10,000 documents are generated independently, so a smaller corpus is the beginning of a larger
+one.
+
+    ids = Corpus(seed=0).documents(1_000_000)        # iterator of (tokens, indptr)
+    texts = Corpus(seed=0).texts(1_000)              # iterator of str
+    queries = Corpus(seed=0).queries(500, 1_000_000) # list of token id lists
+    vectors = vectors(100_000, 384, seed=0)          # clustered unit vectors
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.values import Strings, Terms
+
+BLOCK = 10_000
+VOCABULARY = 400_000
+TOPICS = 500
+TOPIC_TERMS = 1_500
+_CONSONANTS = "bdfghjklmnprtvz"
+_SYLLABLES = [consonant + vowel for consonant in _CONSONANTS for vowel in "aeiou"]
+
+
+def word(number: int) -> str:
+    """A made-up word, one for each number; ends in "k", so that no stemmer touches it."""
+    out = ""
+    number += len(_SYLLABLES)  # at least two syllables
+    while number:
+        number, syllable = divmod(number, len(_SYLLABLES))
+        out += _SYLLABLES[syllable]
+    return out + "k"
+
+
+def _zipf(n: int, exponent: float, shift: float) -> NDArray[np.float64]:
+    """Cumulative probabilities of ranks 0 .. n-1 under the Zipf-Mandelbrot law."""
+    weights = 1.0 / (np.arange(1, n + 1) + shift) ** exponent
+    return np.cumsum(weights) / weights.sum()
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus without end; every method is a pure function of the seed and its arguments."""
+
+    seed: int = 0
+    median_length: float = 50.0
+    spread: float = 0.55
+
+    @cached_property
+    def _general(self) -> NDArray[np.float64]:
+        return _zipf(VOCABULARY, 1.05, 25.0)
+
+    @cached_property
+    def _topical(self) -> NDArray[np.float64]:
+        return _zipf(TOPIC_TERMS, 0.9, 5.0)
+
+    @cached_property
+    def _topics(self) -> NDArray[np.int64]:
+        """(TOPICS, TOPIC_TERMS) terms of each topic, rarely the commonest ones."""
+        rng = np.random.default_rng([self.seed, 1])
+        spread = np.exp(rng.uniform(np.log(200), np.log(VOCABULARY), size=(TOPICS, TOPIC_TERMS)))
+        return spread.astype(np.int64) - 1
+
+    def _block(self, block: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        rng = np.random.default_rng([self.seed, 2, block])
+        lengths = np.exp(rng.normal(np.log(self.median_length), self.spread, BLOCK)).astype(np.int64)
+        lengths = lengths.clip(1, 2_000)
+        indptr = np.zeros(BLOCK + 1, dtype=np.int64)
+        np.cumsum(lengths, out=indptr[1:])
+        n = int(indptr[-1])
+        tokens = np.searchsorted(self._general, rng.random(n))
+        topic = np.repeat(np.searchsorted(_zipf(TOPICS, 0.6, 3.0), rng.random(BLOCK)), lengths)
+        topical = np.flatnonzero(rng.random(n) < 0.4)
+        ranks = np.searchsorted(self._topical, rng.random(len(topical)))
+        tokens[topical] = self._topics[topic[topical], ranks]
+        starts = np.repeat(indptr[:-1], lengths)
+        again = np.flatnonzero((rng.random(n) < 0.15) & (np.arange(n) > starts))
+        earlier = starts[again] + (rng.random(len(again)) * (again - starts[again])).astype(np.int64)
+        tokens[again] = tokens[earlier]
+        return tokens.astype(np.int32), indptr
+
+    def documents(self, n: int) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+        """Token ids of n documents, a block at a time: tokens, and (rows + 1,) where each row starts."""
+        for block in range((n + BLOCK - 1) // BLOCK):
+            tokens, indptr = self._block(block)
+            rows = min(BLOCK, n - block * BLOCK)
+            yield tokens[: indptr[rows]], indptr[: rows + 1]
+
+    def texts(self, n: int) -> Iterator[str]:
+        """The same documents as text."""
+        words: dict[int, str] = {}
+        for tokens, indptr in self.documents(n):
+            for start, stop in zip(indptr[:-1], indptr[1:], strict=True):
+                yield " ".join(words.setdefault(t, word(t)) for t in tokens[start:stop].tolist())
+
+    def queries(self, n: int, n_documents: int) -> list[list[int]]:
+        """n queries of two to about twelve distinct terms, each from one of the first n_documents documents."""
+        rng = np.random.default_rng([self.seed, 3])
+        blocks = (n_documents + BLOCK - 1) // BLOCK
+        queries: list[list[int]] = []
+        while len(queries) < n:
+            tokens, indptr = self._block(int(rng.integers(blocks)))
+            for row in rng.integers(min(BLOCK, n_documents), size=min(50, n - len(queries))):
+                distinct = np.unique(tokens[indptr[row] : indptr[row + 1]])
+                size = min(len(distinct), 2 + int(rng.poisson(4.0)))
+                queries.append(rng.choice(distinct, size=size, replace=False).tolist())
+        return queries
+
+    def vocabulary(self) -> Strings:
+        """The words of all token ids."""
+        return Strings.of(word(number) for number in range(VOCABULARY))
+
+
+def terms_of(tokens: NDArray[np.int32], indptr: NDArray[np.int64], vocabulary: Strings) -> Terms:
+    """Term frequencies of documents given as token ids."""
+    n, size = len(indptr) - 1, len(vocabulary)
+    lengths = np.diff(indptr)
+    keys = np.repeat(np.arange(n), lengths) * size + tokens
+    keys.sort()
+    first = np.flatnonzero(np.diff(keys, prepend=-1))
+    rows, indices = np.divmod(keys[first], size)
+    bounds = np.zeros(n + 1, dtype=np.int64)
+    np.cumsum(np.bincount(rows, minlength=n), out=bounds[1:])
+    return Terms(
+        bounds,
+        indices.astype(np.int32),
+        np.diff(first, append=len(keys)).astype(np.int32),
+        lengths.astype(np.int32).reshape(-1, 1),
+        vocabulary,
+        np.zeros(size, dtype=np.uint8),
+    )
+
+
+def vectors(n: int, dim: int, seed: int = 0, clusters: int = 1_000) -> NDArray[np.float32]:
+    """(n, dim) unit vectors around Zipf-sized clusters, with the falling spectrum of real embeddings."""
+    rng = np.random.default_rng([seed, 4])
+    spectrum = (np.arange(1, dim + 1) ** -0.5).astype(np.float32)
+    centres = rng.standard_normal((clusters, dim), dtype=np.float32) * spectrum
+    out = np.empty((n, dim), dtype=np.float32)
+    sizes = _zipf(clusters, 0.7, 5.0)
+    for block, start in enumerate(range(0, n, BLOCK)):
+        part = np.random.default_rng([seed, 5, block])
+        rows = out[start : start + BLOCK]
+        chosen = np.searchsorted(sizes, part.random(BLOCK))[: len(rows)]
+        noise = part.standard_normal((BLOCK, dim), dtype=np.float32)[: len(rows)]
+        rows[:] = centres[chosen] + 0.7 * noise * spectrum
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return out

@@ -1,0 +1,1 @@
+"""Metrics, BEIR collections, run files, significance and speed reports."""

@@ -1,0 +1,129 @@
+"""The collection a data set is searched in: built once into the cache, or one that is there already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eval.beir import BeirDataset, cache_folder
+from eval.evaluate import Retriever
+from indexing.progress import Progress
+from retrieval.errors import ConfigError
+
+if TYPE_CHECKING:
+    from indexing.collection import CollectionSnapshot
+    from indexing.options import RepresentationOptions
+
+
+def cached_collection(
+    dataset: BeirDataset,
+    using: Sequence[str],
+    encoder: str = "default",
+    progress: Progress | None = None,
+    cache: Path | None = None,
+) -> Path:
+    """The collection of a data set's corpus with what the retrievers need, built when it is not there yet.
+
+    Documents are not split into chunks, as in BEIR's own runs. The folder's name holds a hash of the corpus
+    and of the options, so a changed corpus or encoder gives another collection. A build that was interrupted
+    goes on where it stopped.
+
+    Args:
+        dataset: whose corpus.
+        using: names of retrievers, as ``CollectionSnapshot.searcher`` takes them.
+        encoder: the dense encoder, as ``tercet index`` takes it.
+        progress: told of the build.
+        cache: the parent folder; ``cache_folder()/collections`` where None.
+
+    Raises:
+        TercetError: the corpus is damaged or the encoder cannot be opened.
+    """
+    from indexing.builder import build_collection
+    from indexing.chunking import Chunking
+    from indexing.commit import COMMIT_FILE, FORMAT
+    from indexing.corpora import open_corpus
+    from indexing.options import BuildOptions
+
+    parts = required_representations(using, encoder)
+    described = [[part.name, dict(part.encoder), [repr(spec) for spec in part.indexes]] for part in parts]
+    options = json.dumps([FORMAT, described], sort_keys=True, default=str)
+    key = hashlib.sha256(f"{_corpus_hash(dataset.corpus_path)} {options}".encode()).hexdigest()[:16]
+    path = (cache or cache_folder() / "collections") / f"{dataset.name.replace('/', '-')}-{key}"
+    if not (path / COMMIT_FILE).exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        build = BuildOptions(parts, chunking=Chunking.none())
+        report = build_collection(open_corpus(dataset.corpus_path), path, build, progress)
+        if progress is not None:
+            for name, count in report.truncated.items():
+                if count:
+                    progress.note(f"{dataset.name}: {name} read only the beginning of {count:,} documents")
+    return path
+
+
+def required_representations(
+    using: Sequence[str], encoder: str = "default"
+) -> tuple[RepresentationOptions, ...]:
+    """What a collection must hold for the named retrievers.
+
+    "hybrid" needs all default representations, "dense-hnsw" the representation dense with an hnsw index.
+
+    Raises:
+        ConfigError: a name that no collection can have.
+    """
+    from indexing.options import DEFAULT_REPRESENTATIONS, representation_options
+
+    wanted: dict[str, RepresentationOptions] = {}
+    for name in using:
+        for part in DEFAULT_REPRESENTATIONS if name == "hybrid" else name.split("+"):
+            base, _, kind = part.partition("-")
+            options = representation_options(f"{base}:{kind}" if kind else base, dense_model=encoder)
+            known = wanted.get(base)
+            if known is not None:
+                new = tuple(spec for spec in options.indexes if spec not in known.indexes)
+                options = replace(known, indexes=(*known.indexes, *new))
+            wanted[base] = options
+    if not wanted:
+        raise ConfigError("no retriever given; name at least one, such as --using bm25,dense,hybrid")
+    return tuple(wanted.values())
+
+
+def open_retrievers(path: Path, using: Sequence[str]) -> list[Retriever]:
+    """The named retrievers of a collection, all over one snapshot.
+
+    Raises:
+        ConfigError: there is no collection, or it has nothing of that name.
+    """
+    from indexing.collection import Collection
+
+    snapshot = Collection.open(path).snapshot()
+    return [
+        Retriever(
+            name, snapshot.searcher(name), snapshot.ids, snapshot.n_documents, index_bytes(snapshot, name)
+        )
+        for name in using
+    ]
+
+
+def index_bytes(snapshot: CollectionSnapshot, using: str) -> int:
+    """Bytes on disk of the vectors and indexes that a retriever reads, over all segments."""
+    from indexing.searching import index_names
+
+    known = index_names(snapshot.representations)
+    parts = list(snapshot.representations) if using == "hybrid" else using.split("+")
+    total = 0
+    for segment, entry in zip(snapshot.segments, snapshot.commit.segments, strict=True):
+        sizes = segment.bytes_on_disk()
+        for name in {known[part][0] for part in parts}:
+            total += sizes[f"vectors/{name}"]
+        for name, kind in {known[part] for part in parts}:
+            total += sizes[f"indexes/{name}-{kind}-{entry.indexes[f'{name}-{kind}']}"]
+    return total
+
+
+def _corpus_hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Index structures, the collection on disk and its builders."""

@@ -1,0 +1,185 @@
+"""`tercet index COLLECTION --add NAME`: a further index, or a whole representation, over documents already stored."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from indexing.assembly import build_index
+from indexing.collection import CollectionSnapshot
+from indexing.commit import Commit, IndexSpec, Representation, SegmentEntry, read_commit, write_commit
+from indexing.documents import pack_documents
+from indexing.durable import sync_folder
+from indexing.lock import writer_lock
+from indexing.options import BATCH_ROWS, RepresentationOptions
+from indexing.progress import Progress, Silent
+from indexing.segment import Segment
+from indexing.staging import Staging
+from indexing.sweeping import sweep
+from indexing.vectors import Vectors, check_finite, join_vectors, value_name
+from retrieval.encoders import open_encoder
+from retrieval.errors import ConfigError, IncompatibleError
+from retrieval.protocols import Encoder
+from retrieval.values import Dense, Strings
+
+
+def add_representation(
+    path: str | Path,
+    options: RepresentationOptions,
+    *,
+    vectors: Dense | None = None,
+    memory_bytes: int = 512 * 10**6,
+    progress: Progress | None = None,
+) -> None:
+    """Add a representation, or further indexes over one that is there (from its stored vectors).
+
+    Args:
+        vectors: the rows' vectors made elsewhere, in the collection's row order; ``options.encoder`` then only
+            encodes queries. None encodes the stored texts.
+
+    Raises:
+        ConfigError: the collection already has all of it.
+        IncompatibleError: the vectors' number or width does not fit.
+    """
+    path = Path(path)
+    progress = progress or Silent()
+    read_commit(path)
+    with writer_lock(path):
+        commit = read_commit(path)
+        if options.name in commit.representations and vectors is None:
+            following = _add_indexes(path, commit, options, memory_bytes, progress)
+        elif options.name in commit.representations:
+            raise ConfigError(f"{path} already has vectors named {options.name!r}; choose another name")
+        else:
+            following = _add_vectors(path, commit, options, vectors, memory_bytes, progress)
+        write_commit(path, following)
+        sweep(path, following)
+
+
+def _add_indexes(
+    path: Path, commit: Commit, options: RepresentationOptions, memory_bytes: int, progress: Progress
+) -> Commit:
+    name = options.name
+    representation = commit.representations[name]
+    have = {spec.kind: spec for spec in representation.indexes}
+    wanted = [spec for spec in options.indexes if have.get(spec.kind) != spec]
+    if not wanted:
+        raise ConfigError(f"{path} already has this index: {name}-{options.indexes[0].kind}")
+    entries = _index_segments(path, commit, name, wanted, memory_bytes, progress)
+    specs = {**have, **{spec.kind: spec for spec in wanted}}
+    changed = replace(representation, indexes=tuple(specs.values()))
+    return commit.following(segments=entries, representations={**commit.representations, name: changed})
+
+
+def _index_segments(
+    path: Path, commit: Commit, name: str, specs: list[IndexSpec], memory_bytes: int, progress: Progress
+) -> tuple[SegmentEntry, ...]:
+    entries = []
+    for entry in commit.segments:
+        indexes = dict(entry.indexes)
+        for spec in specs:
+            key = f"{name}-{spec.kind}"
+            generation = indexes.get(key, 0) + 1
+            build_index(
+                path / "segments" / entry.id,
+                name,
+                spec,
+                generation,
+                memory_bytes=memory_bytes,
+                progress=progress,
+            )
+            indexes[key] = generation
+        entries.append(replace(entry, indexes=indexes))
+    return tuple(entries)
+
+
+def _add_vectors(
+    path: Path,
+    commit: Commit,
+    options: RepresentationOptions,
+    vectors: Dense | None,
+    memory_bytes: int,
+    progress: Progress,
+) -> Commit:
+    encoder = open_encoder(options.encoder)
+    snapshot = CollectionSnapshot.open(path, commit)
+    if vectors is not None:
+        _check_fit(snapshot, vectors, encoder, options.name)
+    plan = {
+        "base": commit.token,
+        "add": options.name,
+        "encoder": encoder.fingerprints.documents,
+        "vectors": None if vectors is None else list(vectors.values.shape),
+    }
+    staging = Staging(path, plan)
+    if vectors is not None:  # cheap to stage again, and the file may have changed under the same shape
+        staging.drop()
+        staging = Staging(path, plan)
+    progress.start(f"encode {options.name}", snapshot.n_rows, "rows")
+    done = len(staging.batches)
+    for number, (segment, start, stop) in enumerate(_row_batches(snapshot)):
+        if number >= done:
+            part = _part(segment, start, stop, encoder, vectors)
+            check_finite(part, f"representation {options.name!r}")
+            staging.add(
+                pack_documents([], None), Strings.of([]), {options.name: part}, {"segment": segment.entry.id}
+            )
+        progress.advance(stop - start)
+    entries = []
+    for entry in commit.segments:
+        target = path / "segments" / entry.id / "vectors" / options.name
+        if target.exists():  # left by a killed attempt: no commit names it
+            shutil.rmtree(target)
+        parts = [
+            batch.vectors_folder(options.name)
+            for batch in staging.batches
+            if batch.facts["segment"] == entry.id
+        ]
+        join_vectors(parts, target)
+        sync_folder(target.parent)
+        entries.append(replace(entry, vectors=(*entry.vectors, options.name)))
+    representation = Representation(
+        dict(encoder.spec),
+        encoder.fingerprints.documents,
+        value_name(type(encoder).value),  # type: ignore[attr-defined]
+        options.indexes,
+    )
+    following = replace(commit, segments=tuple(entries))
+    indexed = _index_segments(path, following, options.name, list(options.indexes), memory_bytes, progress)
+    snapshot.close()
+    staging.drop()
+    return commit.following(
+        segments=indexed, representations={**commit.representations, options.name: representation}
+    )
+
+
+def _part(
+    segment: Segment, start: int, stop: int, encoder: Encoder[Any, Any], vectors: Dense | None
+) -> Vectors:
+    if vectors is not None:
+        return vectors[segment.base + start : segment.base + stop]
+    encoded: Vectors = encoder.encode_documents(segment.documents.passages(start, stop))
+    return encoded
+
+
+def _row_batches(snapshot: CollectionSnapshot) -> Iterator[tuple[Segment, int, int]]:
+    for segment in snapshot.segments:
+        for start in range(0, segment.n_rows, BATCH_ROWS):
+            yield segment, start, min(start + BATCH_ROWS, segment.n_rows)
+
+
+def _check_fit(snapshot: CollectionSnapshot, vectors: Dense, encoder: Encoder[Any, Any], name: str) -> None:
+    if len(vectors) != snapshot.n_rows:
+        raise IncompatibleError(
+            f"the vectors for {name!r} have {len(vectors)} rows, the collection has {snapshot.n_rows} "
+            "(one for every chunk of every document, deleted ones included until `tercet compact`)"
+        )
+    width = encoder.encode_queries(["width"]).dim
+    if width != vectors.dim:
+        raise IncompatibleError(
+            f"the vectors for {name!r} are {vectors.dim} wide, the query encoder makes {width}; "
+            "name the model they were made with (-m MODEL)"
+        )

@@ -1,0 +1,217 @@
+"""From a record of named values (a JSON object, a CSV or Parquet row) to a Document.
+
+The rules, the same for every format:
+
+- id: ``_id``, else ``id``; a non-empty string or an integer. A record without either gets a stable one, the first
+  24 hex digits of the BLAKE2b hash of title and text, so the same document has the same id in every build.
+- text: ``text``, else ``contents``, ``content`` or ``body``; a string, may be empty. title: ``title``, optional.
+- Everything else is metadata: strings, integers, floats, booleans, times, lists of strings, null. The object under
+  ``metadata`` (BEIR) is merged in; other nested objects are flattened with dots (``{"author": {"name": …}}`` is the
+  field ``author.name``). Times with a zone become UTC without one; a date is its midnight; NaN is null.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+from retrieval.errors import FormatError
+from retrieval.values import Document
+from retrieval.values.texts import MetadataValue
+
+ID_FIELDS = ("_id", "id")
+TEXT_FIELDS = ("text", "contents", "content", "body")
+TITLE_FIELDS = ("title",)
+_SCALARS = frozenset((str, int, bool, type(None)))
+_MISSING: Any = object()
+
+
+@dataclass(frozen=True, slots=True)
+class FieldNames:
+    """Which fields of a record are what.
+
+    Attributes:
+        id: the field that holds the id; None looks for the usual names.
+        text: the same for the text.
+        title: the same for the title.
+        ignore: fields that are left out altogether (dotted names for nested ones).
+    """
+
+    id: str | None = None
+    text: str | None = None
+    title: str | None = None
+    ignore: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """JSON for fingerprints."""
+        return asdict(self)
+
+
+def stable_id(title: str, text: str) -> str:
+    """The id of a document that has none: 24 hex digits that depend on title and text alone."""
+    content = f"{title}\0{text}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(content, digest_size=12).hexdigest()
+
+
+def described(value: object) -> str:
+    """A value and its type as an error shows them."""
+    names = {
+        str: "a string",
+        bool: "a boolean",
+        int: "an integer",
+        float: "a number",
+        list: "a list",
+        dict: "an object",
+        type(None): "null",
+    }
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    name = names.get(type(value), f"of type {type(value).__name__}")
+    return name if value is None else f"{shown}, {name}"
+
+
+def to_document(values: dict[str, Any], names: FieldNames, file: str, line: int | None) -> Document:
+    """Make the document; takes what it uses out of ``values``.
+
+    Raises:
+        FormatError: the text is missing, or a field has a type that cannot be held.
+    """
+    found_id = _take(values, names.id, ID_FIELDS)
+    text = _take(values, names.text, TEXT_FIELDS)
+    title = _take(values, names.title, TITLE_FIELDS)
+    if type(text) is not str:
+        raise FormatError(_text_problem(text, names), file, line)
+    if title is _MISSING or title is None:
+        title = ""
+    elif type(title) is not str:
+        wanted = names.title or "title"
+        raise FormatError(f'"{wanted}" is {described(title)}; a title is a string', file, line)
+    if type(found_id) is int:
+        identifier = str(found_id)
+    elif type(found_id) is str and found_id:
+        identifier = found_id
+    elif found_id is _MISSING and names.id is None:
+        identifier = stable_id(title, text)
+    else:
+        raise FormatError(_id_problem(found_id, names), file, line)
+    if not values:
+        return Document(identifier, text, title)
+    metadata = _metadata(values, frozenset(names.ignore), file, line)
+    return Document(identifier, text, title, metadata)
+
+
+def _take(values: dict[str, Any], chosen: str | None, usual: Sequence[str]) -> Any:
+    if chosen is not None:
+        return values.pop(chosen, _MISSING)
+    for name in usual:
+        value = values.pop(name, _MISSING)
+        if value is not _MISSING:
+            return value
+    return _MISSING
+
+
+def _text_problem(text: object, names: FieldNames) -> str:
+    wanted = names.text or "text"
+    if text is not _MISSING:
+        return f'"{wanted}" is {described(text)}; a text is a string, "" for an empty document'
+    if names.text:
+        return f'"{wanted}" is missing; every record needs the field given as text'
+    return '"text" is missing; every record needs "text" (name another field with --text-field)'
+
+
+def _id_problem(found: object, names: FieldNames) -> str:
+    wanted = names.id or "_id"
+    if found is _MISSING:
+        return f'"{wanted}" is missing; every record needs the field given as id'
+    shown = "empty" if found == "" else described(found)
+    return (
+        f'"{wanted}" is {shown}; an id is a non-empty string or an integer '
+        "(leave the field out for an id made from title and text)"
+    )
+
+
+def _metadata(
+    values: dict[str, Any], ignore: frozenset[str], file: str, line: int | None
+) -> dict[str, MetadataValue]:
+    fields: dict[str, MetadataValue] = {}
+    for name, value in values.items():
+        if type(value) in _SCALARS and name not in ignore:
+            fields[name] = value
+        elif name == "metadata" and type(value) is dict and name not in ignore:
+            _flatten(value, "", fields, ignore, file, line)
+        elif name not in ignore:
+            _hold(name, value, fields, ignore, file, line)
+    if len(fields) < len(values) or "metadata" in values:
+        # A field of "metadata" may have been overwritten by one beside it: find out, rarely.
+        _refuse_doubles(values, fields, ignore, file, line)
+    return fields
+
+
+def _refuse_doubles(
+    values: dict[str, Any],
+    fields: dict[str, MetadataValue],
+    ignore: frozenset[str],
+    file: str,
+    line: int | None,
+) -> None:
+    inner = values.get("metadata")
+    if not isinstance(inner, dict):
+        return
+    for name in inner:
+        if name in values and name not in ignore and name != "metadata":
+            message = f'"{name}" stands both beside and inside "metadata"; keep one of them'
+            raise FormatError(message, file, line)
+
+
+def _flatten(
+    value: dict[str, Any],
+    prefix: str,
+    fields: dict[str, MetadataValue],
+    ignore: frozenset[str],
+    file: str,
+    line: int | None,
+) -> None:
+    for name, inner in value.items():
+        path = prefix + name
+        if path not in ignore:
+            if path in fields and not isinstance(inner, dict):
+                raise FormatError(f'the metadata field "{path}" is given twice; keep one of them', file, line)
+            _hold(path, inner, fields, ignore, file, line)
+
+
+def _hold(
+    name: str,
+    value: Any,
+    fields: dict[str, MetadataValue],
+    ignore: frozenset[str],
+    file: str,
+    line: int | None,
+) -> None:
+    """Put one value, flattened and normalised, into ``fields``."""
+    kind = type(value)
+    if kind in _SCALARS:
+        fields[name] = value
+    elif kind is float:
+        fields[name] = value if value == value else None
+    elif kind is list and all(type(item) is str for item in value):
+        fields[name] = value
+    elif kind is dict:
+        _flatten(value, f"{name}.", fields, ignore, file, line)
+    elif isinstance(value, datetime):
+        fields[name] = value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
+    elif isinstance(value, date):
+        fields[name] = datetime(value.year, value.month, value.day)
+    elif isinstance(value, Decimal):
+        fields[name] = float(value)
+    else:
+        held = "strings, numbers, booleans, times, lists of strings and null"
+        raise FormatError(
+            f'the metadata field "{name}" is {described(value)}; metadata holds {held} '
+            f"(convert it, or leave it out with --ignore-field {name})",
+            file,
+            line,
+        )

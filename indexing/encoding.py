@@ -1,0 +1,92 @@
+"""`tercet encode`: the dense vectors of a corpus as one .npy, written in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from indexing.corpora import Corpus
+from indexing.durable import sync_file, sync_folder
+from indexing.growing import GrowingArray
+from indexing.progress import Progress
+from indexing.vectors import check_finite
+from retrieval.encoders import open_encoder
+from retrieval.errors import ConfigError, FormatError
+from retrieval.protocols import Encoder
+from retrieval.values import Dense, Document
+
+_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class EncodingReport:
+    """What was encoded."""
+
+    rows: int
+    dim: int
+    truncated: int
+
+
+def encode_corpus(
+    corpus: Corpus, spec: Mapping[str, Any], output: Path, *, queries: bool, progress: Progress
+) -> EncodingReport:
+    """Encode every text of a corpus in order.
+
+    The file appears under its name only when it is complete.
+
+    Raises:
+        ConfigError: the encoder does not make dense vectors.
+        FormatError: the corpus holds no text or cannot be read.
+    """
+    encoder = open_encoder(spec)
+    if getattr(type(encoder), "value", None) is not Dense:
+        raise ConfigError(f"`tercet encode` writes dense vectors; {spec['family']!r} encoders make others")
+    temporary = output.with_name(output.name + ".tmp")
+    target: GrowingArray | None = None
+    before = encoder.tally.snapshot().n_truncated  # type: ignore[attr-defined]
+    progress.start("encode", corpus.n_bytes, "B")
+    batch: list[Document] = []
+    read = 0
+    try:
+        for record in corpus.read():
+            batch.append(record.document)
+            if len(batch) >= _BATCH:
+                target = _append(target, temporary, encoder, batch, queries)
+                progress.advance(record.bytes_read - read)
+                read, batch = record.bytes_read, []
+        if batch:
+            target = _append(target, temporary, encoder, batch, queries)
+        if target is None:
+            raise FormatError("holds no text to encode", corpus.source)
+        target.close()
+        sync_file(temporary)
+        os.replace(temporary, output)
+        sync_folder(output.absolute().parent)
+    finally:
+        if target is not None:
+            target.close()
+        temporary.unlink(missing_ok=True)
+    truncated = encoder.tally.snapshot().n_truncated - before  # type: ignore[attr-defined]
+    return EncodingReport(target.rows, target.width[0], truncated)
+
+
+def _append(
+    target: GrowingArray | None,
+    path: Path,
+    encoder: Encoder[Any, Any],
+    batch: list[Document],
+    queries: bool,
+) -> GrowingArray:
+    vectors = (
+        encoder.encode_queries([document.text for document in batch])
+        if queries
+        else encoder.encode_documents(batch)
+    )
+    check_finite(vectors, "the encoder")
+    if target is None:
+        target = GrowingArray(path, vectors.values.dtype, (vectors.dim,))
+    target.append(vectors.values)
+    return target

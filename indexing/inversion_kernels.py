@@ -1,0 +1,181 @@
+"""The compiled loops of inversion: joining vocabularies, and turning rows of terms into postings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexing.bm25_kernels import hash_term, kernel
+
+
+@kernel
+def intern_terms(
+    blob: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    fields: NDArray[np.uint8],
+    slots: NDArray[np.int32],
+    slot_hashes: NDArray[np.uint64],
+    all_blob: NDArray[np.uint8],
+    all_offsets: NDArray[np.int64],
+    all_fields: NDArray[np.uint8],
+    size: int,
+    out: NDArray[np.int32],
+) -> int:
+    """Give each term of a part its number in the joint vocabulary, adding those that are new.
+
+    Args:
+        blob, offsets, fields: the part's vocabulary.
+        slots: an open-addressing table of numbers, -1 where free, its size a power of two;
+            slot_hashes: the hash of each.
+        all_blob, all_offsets, all_fields: the joint vocabulary, with room for every new term.
+        size: its terms so far.
+        out: the number of each of the part's terms.
+
+    Returns:
+        The terms it has now.
+    """
+    mask = np.uint64(len(slots) - 1)
+    for term in range(len(fields)):
+        start, stop = offsets[term], offsets[term + 1]
+        value = hash_term(blob, start, stop, fields[term])
+        slot = value & mask
+        while True:
+            known = slots[slot]
+            if known < 0:
+                slots[slot] = size
+                slot_hashes[slot] = value
+                low = all_offsets[size]
+                for step in range(stop - start):
+                    all_blob[low + step] = blob[start + step]
+                all_offsets[size + 1] = low + stop - start
+                all_fields[size] = fields[term]
+                out[term] = size
+                size += 1
+                break
+            if slot_hashes[slot] == value and all_fields[known] == fields[term]:
+                low = all_offsets[known]
+                same = all_offsets[known + 1] - low == stop - start
+                for step in range(stop - start):
+                    if not same:
+                        break
+                    same = all_blob[low + step] == blob[start + step]
+                if same:
+                    out[term] = known
+                    break
+            slot = (slot + np.uint64(1)) & mask
+    return size
+
+
+@kernel
+def rehash(
+    hashes: NDArray[np.uint64],
+    numbers: NDArray[np.int32],
+    slots: NDArray[np.int32],
+    slot_hashes: NDArray[np.uint64],
+) -> None:
+    """Enter what an old table held into a larger, empty one."""
+    mask = np.uint64(len(slots) - 1)
+    for position in range(len(numbers)):
+        if numbers[position] < 0:
+            continue
+        slot = hashes[position] & mask
+        while slots[slot] >= 0:
+            slot = (slot + np.uint64(1)) & mask
+        slots[slot] = numbers[position]
+        slot_hashes[slot] = hashes[position]
+
+
+@kernel
+def renumber_rows(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    frequencies: NDArray[np.int32],
+    numbers: NDArray[np.int32],
+    out_indices: NDArray[np.int32],
+    out_frequencies: NDArray[np.int32],
+) -> None:
+    """Put new numbers for old and sort each row by them; indptr starts at 0."""
+    longest = 0
+    for row in range(len(indptr) - 1):
+        longest = max(longest, indptr[row + 1] - indptr[row])
+    keys = np.empty(longest, dtype=np.int64)
+    for row in range(len(indptr) - 1):
+        start, stop = indptr[row], indptr[row + 1]
+        ascending = True
+        for position in range(start, stop):
+            key = (np.int64(numbers[indices[position]]) << 32) | np.int64(frequencies[position])
+            keys[position - start] = key
+            ascending = ascending and (position == start or keys[position - start - 1] < key)
+        if not ascending:
+            keys[: stop - start].sort()
+        for position in range(start, stop):
+            out_indices[position] = keys[position - start] >> 32
+            out_frequencies[position] = keys[position - start] & 0xFFFFFFFF
+
+
+@kernel
+def pair_keys(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    frequencies: NDArray[np.int32],
+    bytes_of: NDArray[np.uint8],
+    term_fields: NDArray[np.uint8],
+    out: NDArray[np.int64],
+) -> None:
+    """The key of each entry, (tf * fields + field) * 256 + length byte.
+
+    Args:
+        indptr, indices, frequencies: a run of rows, indptr starting at 0.
+        bytes_of: (rows * fields,) length bytes.
+        term_fields: (V,).
+        out: (nnz,).
+    """
+    n_fields = np.int64(len(bytes_of) // max(1, len(indptr) - 1))
+    for row in range(len(indptr) - 1):
+        for position in range(indptr[row], indptr[row + 1]):
+            field = np.int64(term_fields[indices[position]])
+            byte = np.int64(bytes_of[row * n_fields + field])
+            out[position] = (np.int64(frequencies[position]) * n_fields + field) * 256 + byte
+
+
+@kernel
+def place_postings(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    keys: NDArray[np.int64],
+    pairs: NDArray[np.int64],
+    near: NDArray[np.int32],
+    first_row: int,
+    low: int,
+    high: int,
+    cursors: NDArray[np.int64],
+    rows: NDArray[np.int32],
+    codes: NDArray[Any],
+    reference: NDArray[np.float32],
+    peaks: NDArray[np.float32],
+) -> None:
+    """Write the postings of terms low .. high-1 that a run of rows holds.
+
+    Args:
+        indptr, indices: the run, starting at 0; keys: its ``pair_keys``.
+        pairs: (C,) all keys, ascending; near: codes of the keys below len(near), to save the search.
+        first_row: the row number of the run's first row.
+        cursors: (high - low,) where the next posting of each term goes; moved on.
+        rows, codes: the postings of these terms.
+        reference: (C,) factor of each code; peaks: (high - low,) the largest per term, raised.
+    """
+    for row in range(len(indptr) - 1):
+        for position in range(indptr[row], indptr[row + 1]):
+            term = indices[position] - low
+            if term < 0 or term >= high - low:
+                continue
+            key = keys[position]
+            code = np.int64(near[key]) if key < len(near) else np.int64(np.searchsorted(pairs, key))
+            target = cursors[term]
+            cursors[term] = target + 1
+            rows[target] = first_row + row
+            codes[target] = code
+            if reference[code] > peaks[term]:
+                peaks[term] = reference[code]

@@ -1,0 +1,27 @@
+"""Index kinds by name; a kind's module is imported when one of its indexes is built or opened."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from retrieval.errors import unknown_name
+
+KINDS: dict[str, str] = {
+    "flat": "indexing.flat:FlatIndex",
+    "hnsw": "indexing.hnsw:HnswIndex",
+    "bm25": "indexing.bm25:Bm25Index",
+}
+"""Kind -> "module:Class"; what the class promises stands in docs/architecture.md and ``retrieval.protocols.Index``."""
+
+
+def kind_class(name: str) -> Any:
+    """The class of a kind.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    if name not in KINDS:
+        raise unknown_name("index kind", name, KINDS)
+    module, _, attribute = KINDS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

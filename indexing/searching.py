@@ -1,0 +1,224 @@
+"""From a text query to hits of a snapshot: encode, search every segment, merge, collapse chunks to documents."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexing.collection import require_representation
+from indexing.commit import Representation
+from indexing.planner import planned_search
+from retrieval.bitmap import Bitmap
+from retrieval.errors import ConfigError, IncompatibleError
+from retrieval.protocols import Encoder, Explanation, Searcher, SearchRequest
+from retrieval.topk import merge
+from retrieval.values import Hits
+
+if TYPE_CHECKING:
+    from indexing.collection import CollectionSnapshot
+    from indexing.segment import Segment
+
+
+@dataclass(frozen=True, eq=False)
+class RepresentationSearcher:
+    """Searches one representation through one kind of index, over all segments.
+
+    Attributes:
+        name: the representation.
+        kind: the index kind.
+        parameters: search-time parameters that replace fields of the index (``ef``, ...).
+    """
+
+    snapshot: CollectionSnapshot
+    name: str
+    kind: str
+    encoder: Encoder[Any, Any]
+    parameters: Mapping[str, Any]
+
+    def search(self, queries: Sequence[str], request: SearchRequest) -> Hits:
+        """The best documents of each query, each by its best row."""
+        return self.search_encoded(self.encoder.encode_queries(list(queries)), request)
+
+    def search_encoded(self, queries: Any, request: SearchRequest) -> Hits:
+        """The same for queries that are encoded already."""
+        if not self.snapshot.chunked:
+            return self._search_rows(queries, request)
+        # Chunks of one document may fill the list, so more rows than k are asked for until k documents are found.
+        rows_per_document = self.snapshot.n_rows / max(
+            1, sum(e.n_documents for e in self.snapshot.commit.segments)
+        )
+        wanted = int(request.k * min(4.0, rows_per_document)) + 8
+        while True:
+            hits = self._search_rows(queries, replace(request, k=wanted))
+            collapsed, counts = collapse(hits, self.snapshot.document_numbers(hits.rows), request.k)
+            exhausted = hits.rows[:, -1] < 0
+            if bool(np.all(exhausted | (counts >= request.k))) or wanted >= self.snapshot.n_rows:
+                return collapsed
+            wanted *= 2
+
+    def _search_rows(self, queries: Any, request: SearchRequest) -> Hits:
+        parts = []
+        for segment, index, allowed in self._parts(queries, request.allowed):
+            local = planned_search(index, queries, replace(request, allowed=allowed))
+            rows = np.where(local.rows >= 0, local.rows + segment.base, -1)
+            parts.append(Hits(rows, local.scores, self.snapshot.token))
+        if not parts:
+            return Hits.none(len(queries), request.k, self.snapshot.token)
+        return parts[0] if len(parts) == 1 else merge(parts, request.k)
+
+    def _parts(self, queries: Any, allowed: Bitmap | None) -> list[tuple[Segment, Any, Bitmap | None]]:
+        """Every segment with its index and the rows that may be returned, deletes taken off."""
+        indexes = (
+            [
+                replace(segment.index(self.name, self.kind), **self.parameters)
+                for segment in self.snapshot.segments
+            ]
+            if self.parameters
+            else [segment.index(self.name, self.kind) for segment in self.snapshot.segments]
+        )
+        if indexes and hasattr(indexes[0], "statistics"):
+            indexes = self._with_statistics(indexes, queries)
+        parts = []
+        for segment, index in zip(self.snapshot.segments, indexes, strict=True):
+            rows = segment.live
+            if allowed is not None:
+                part = allowed.slice(segment.base, segment.base + segment.n_rows)
+                rows = part if rows is None else part & rows
+            parts.append((segment, index, rows))
+        return parts
+
+    def _with_statistics(self, indexes: list[Any], queries: Any) -> list[Any]:
+        """Sum the statistics of live rows over all segments before any of them scores."""
+        total = None
+        for segment, index in zip(self.snapshot.segments, indexes, strict=True):
+            part = index.statistics(queries, segment.live)
+            total = part if total is None else total + part
+        return [index.with_statistics(total) for index in indexes]
+
+    def explain(self, query: str, rows: NDArray[np.integer]) -> list[Explanation]:
+        """Why each row scores what it does."""
+        encoded = self.encoder.encode_queries([query])
+        explained: dict[int, Explanation] = {}
+        for segment, index, _ in self._parts(encoded, None):
+            inside = [int(row) for row in rows if segment.base <= row < segment.base + segment.n_rows]
+            if inside:
+                parts = index.explain(encoded, np.array(inside, dtype=np.int64) - segment.base)
+                explained.update(zip(inside, parts, strict=True))
+        return [explained[int(row)] for row in rows]
+
+
+def collapse(hits: Hits, documents: NDArray[np.int64], k: int) -> tuple[Hits, NDArray[np.int64]]:
+    """Keep the first (best) row of every document.
+
+    Args:
+        documents: (Q, K) document number of each row, -1 for padding.
+        k: documents to keep.
+
+    Returns:
+        (Q, k) hits, and (Q,) how many documents were found before the cut.
+    """
+    out = Hits.none(len(hits), k, hits.snapshot)
+    counts = np.zeros(len(hits), dtype=np.int64)
+    for query in range(len(hits)):
+        found = documents[query] >= 0
+        _, first = np.unique(documents[query][found], return_index=True)
+        first.sort()
+        counts[query] = len(first)
+        first = first[:k]
+        out.rows[query, : len(first)] = hits.rows[query][first]
+        out.scores[query, : len(first)] = hits.scores[query][first]
+    return out, counts
+
+
+_ENCODERS: dict[str, Encoder[Any, Any]] = {}
+_ENCODERS_LOCK = threading.Lock()
+
+
+def collection_encoder(representations: Mapping[str, Representation], name: str) -> Encoder[Any, Any]:
+    """The encoder of a representation, opened once a process.
+
+    Raises:
+        IncompatibleError: its document fingerprint is not the one the collection was encoded with.
+    """
+    from retrieval.encoders import open_encoder
+
+    representation = require_representation(representations, name)
+    key = f"{name}:{representation.fingerprint}:{sorted(representation.encoder.items(), key=str)}"
+    with _ENCODERS_LOCK:
+        if key not in _ENCODERS:
+            encoder = open_encoder(representation.encoder)
+            check_encoder(representation, name, encoder)
+            _ENCODERS[key] = encoder
+        return _ENCODERS[key]
+
+
+def check_encoder(representation: Representation, name: str, encoder: Encoder[Any, Any]) -> None:
+    """Refuse an encoder that does not make the vectors a representation holds.
+
+    Raises:
+        IncompatibleError: names both.
+    """
+    if encoder.fingerprints.documents != representation.fingerprint:
+        raise IncompatibleError(
+            f"representation {name!r} was encoded with {describe_encoder(representation.encoder)} "
+            f"(fingerprint {representation.fingerprint[:12]}), the encoder at hand is "
+            f"{describe_encoder(encoder.spec)} (fingerprint {encoder.fingerprints.documents[:12]}); "
+            "open the collection with the encoder it was made with, or index it again"
+        )
+
+
+def describe_encoder(spec: Mapping[str, Any]) -> str:
+    """Family and model for messages."""
+    return f"{spec['family']} {spec['model']!r}" if spec.get("model") else str(spec["family"])
+
+
+def index_names(representations: Mapping[str, Representation]) -> dict[str, tuple[str, str]]:
+    """Every name a single index can be asked for by: "dense" (its first index) and "dense-hnsw"."""
+    names = {}
+    for name, representation in representations.items():
+        for spec in representation.indexes:
+            names.setdefault(name, (name, spec.kind))
+            names[f"{name}-{spec.kind}"] = (name, spec.kind)
+    return names
+
+
+def searcher_names(representations: Mapping[str, Representation]) -> list[str]:
+    """What ``using`` accepts, the default first."""
+    names = list(index_names(representations))
+    return ["hybrid", *names] if len(representations) > 1 else names
+
+
+def make_searcher(
+    snapshot: CollectionSnapshot, using: str, rerank: str | None, encoders: Mapping[str, Encoder[Any, Any]]
+) -> Searcher:
+    """See ``CollectionSnapshot.searcher``."""
+    representations = snapshot.representations
+    using = using or searcher_names(representations)[0]
+    parts = list(representations) if using == "hybrid" else using.split("+")
+    known = index_names(representations)
+    single: list[tuple[str, Searcher, float]] = []
+    for part in parts:
+        if part not in known:
+            raise ConfigError(
+                f"cannot search using {part!r}; this collection has: {', '.join(searcher_names(representations))} "
+                '(join several with "+")'
+            )
+        name, kind = known[part]
+        encoder = encoders.get(name) or collection_encoder(representations, name)
+        single.append((part, RepresentationSearcher(snapshot, name, kind, encoder, {}), 1.0))
+    if len(single) == 1:
+        searcher: Searcher = single[0][1]
+    else:
+        from retrieval.fusion import Fused
+
+        searcher = Fused(tuple(single))
+    if rerank is None:
+        return searcher
+    from retrieval.rerank import Reranked, open_reranker
+
+    return Reranked(searcher, open_reranker(rerank), snapshot)

@@ -1,0 +1,60 @@
+"""`tercet verify`: every stored byte read and held against its checksum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexing.commit import read_commit
+from indexing.durable import checksum, verify_component
+from indexing.progress import Progress, Silent
+from indexing.segment import deletes_path, index_folder, metadata_folder, segment_folder
+from retrieval.errors import CorruptError
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was read and what is wrong with it."""
+
+    components: int
+    n_bytes: int
+    problems: tuple[str, ...]
+
+
+def verify(path: str | Path, progress: Progress | None = None) -> Verification:
+    """Read a whole collection; a single flipped bit anywhere in it is reported with its file."""
+    path = Path(path)
+    progress = progress or Silent()
+    try:
+        commit = read_commit(path)
+    except CorruptError as error:
+        return Verification(0, 0, (str(error),))
+    components = [
+        folder
+        for entry in commit.segments
+        for base in [segment_folder(path, entry.id)]
+        for folder in (
+            base / "documents",
+            metadata_folder(base, entry.metadata),
+            *(base / "vectors" / name for name in entry.vectors),
+            *(index_folder(base, name, generation) for name, generation in entry.indexes.items()),
+        )
+    ]
+    problems: list[str] = []
+    total = (path / "collection.json").stat().st_size
+    progress.start("verify", len(components), "components")
+    for folder in components:
+        n_bytes, found = verify_component(folder)
+        problems.extend(found)
+        total += n_bytes
+        progress.advance(1)
+    for entry in commit.segments:
+        if entry.deletes is not None:
+            bitmap = deletes_path(path, entry.id, entry.deletes.generation)
+            if not bitmap.exists():
+                problems.append(f"{bitmap}: the file is missing")
+            elif checksum(bitmap) != entry.deletes.sha256:
+                problems.append(f"{bitmap}: its checksum does not match (changed since it was written)")
+            else:
+                total += bitmap.stat().st_size
+    return Verification(len(components), total, tuple(problems))

@@ -1,0 +1,1 @@
+"""Value types, encoders, exact scoring, fusion, reranking and search composition."""

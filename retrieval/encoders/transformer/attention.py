@@ -1,0 +1,117 @@
+"""Self-attention over a batch laid out as runs of texts of equal length."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_BLOCK = 1 << 18  # attention weights computed at a time: small enough to stay in the L2 cache of a core
+_SMALL = 30_000  # below so many weights one fused call costs less than four
+_LONG = 1024  # above this length one head's weights leave the cache, and the fused kernel wins
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRun:
+    """Texts of one length, stored one after another in the (T, D) token matrix of a batch.
+
+    Attributes:
+        start: row of the first token.
+        n: how many texts.
+        length: tokens of each, padding included.
+        lengths: (n,) true lengths where texts are padded; None where none is.
+    """
+
+    start: int
+    n: int
+    length: int
+    lengths: Tensor | None = None
+
+    @property
+    def stop(self) -> int:
+        """The row behind the last token."""
+        return self.start + self.n * self.length
+
+    def of(self, x: Tensor) -> Tensor:
+        """The run's part of (T, D) as (n, length, D)."""
+        return x[self.start : self.stop].view(self.n, self.length, -1)
+
+    def mask(self) -> Tensor | None:
+        """(n, length) True for real tokens, None where all are."""
+        if self.lengths is None:
+            return None
+        return torch.arange(self.length, device=self.lengths.device) < self.lengths[:, None]
+
+
+def attend(qkv: Tensor, runs: list[TokenRun], heads: int, composed: bool) -> Tensor:
+    """Softmax attention of every text to itself.
+
+    Args:
+        qkv: (T, 3 D) queries, keys and values; queries are already scaled by ``(D / heads) ** -0.5``.
+        runs: which rows belong together; they cover all rows in order.
+        heads: number of heads; divides D.
+        composed: multiply with oneDNN and take the softmax in float32 between, which is faster than torch's
+            fused kernel for bfloat16 on a CPU; only without padding.
+
+    Returns:
+        (T, D) of the dtype of qkv.
+    """
+    width = qkv.shape[1] // 3
+    if len(runs) == 1:
+        return _attend_run(qkv, runs[0], heads, composed)
+    out = torch.empty(len(qkv), width, dtype=qkv.dtype, device=qkv.device)
+    for run in runs:
+        out[run.start : run.stop] = _attend_run(qkv, run, heads, composed)
+    return out
+
+
+def _attend_run(qkv: Tensor, run: TokenRun, heads: int, composed: bool) -> Tensor:
+    n, length, width = run.n, run.length, qkv.shape[1] // 3
+    parts = qkv[run.start : run.stop].view(n, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+    compose = composed and run.lengths is None and length <= _LONG
+    if compose and n * heads * length * length > _SMALL:
+        values = _composed(parts.reshape(3, n * heads, length, width // heads))
+        values = values.view(n, heads, length, width // heads)
+    else:
+        mask = run.mask()
+        mask = None if mask is None else mask[:, None, None, :]
+        values = F.scaled_dot_product_attention(parts[0], parts[1], parts[2], attn_mask=mask, scale=1.0)
+    return values.transpose(1, 2).reshape(n * length, width)
+
+
+class _Scratch(threading.local):
+    """One thread's buffers; allocating megabytes anew for each block costs more than the arithmetic."""
+
+    def __init__(self) -> None:
+        self.half = torch.empty(0, dtype=torch.bfloat16)
+        self.full = torch.empty(0, dtype=torch.float32)
+
+    def take(self, size: int) -> tuple[Tensor, Tensor]:
+        if len(self.full) < size:
+            self.half = torch.empty(size, dtype=torch.bfloat16)
+            self.full = torch.empty(size, dtype=torch.float32)
+        return self.half[:size], self.full[:size]
+
+
+_scratch = _Scratch()
+
+
+def _composed(parts: Tensor) -> Tensor:
+    """(3, M, L, d) bfloat16 -> (M, L, d): two batched products with a float32 softmax between."""
+    queries, keys, values = parts[0], parts[1].transpose(1, 2), parts[2]
+    m, length, _ = values.shape
+    step = max(1, _BLOCK // (length * length))
+    out = torch.empty_like(values)
+    for start in range(0, m, step):
+        stop = min(m, start + step)
+        half, full = _scratch.take((stop - start) * length * length)
+        half, full = (part.view(stop - start, length, length) for part in (half, full))
+        torch.bmm(queries[start:stop], keys[start:stop], out=half)
+        full.copy_(half)
+        torch.softmax(full, -1, out=full)
+        half.copy_(full)
+        torch.bmm(half, values[start:stop], out=out[start:stop])
+    return out

@@ -1,0 +1,228 @@
+"""The forward pass of BERT and its relatives, straight from safetensors to token vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from retrieval.encoders.transformer.attention import TokenRun, attend
+from retrieval.encoders.transformer.linear import AddingLinear, Linear, adding_linear, linear, packs
+from retrieval.errors import CorruptError
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Where a kind of model keeps its tensors and its sizes."""
+
+    prefixes: tuple[str, ...]
+    layer: str
+    query: str
+    key: str
+    value: str
+    attended: str
+    attended_norm: str
+    up: str
+    down: str
+    norm: str
+    width: str = "hidden_size"
+    n_layers: str = "num_hidden_layers"
+    heads: str = "num_attention_heads"
+    activation: str = "hidden_act"
+    shifted: bool = False  # positions start behind the padding token's id
+
+    def first_position(self, config: Mapping[str, Any]) -> int:
+        """The row of the position table that the first token uses."""
+        return int(config.get("pad_token_id") or 0) + 1 if self.shifted else 0
+
+    def positions(self, config: Mapping[str, Any]) -> int:
+        """The most tokens the position table has rows for."""
+        return int(config["max_position_embeddings"]) - self.first_position(config)
+
+
+_BERT = Names(
+    prefixes=("", "bert.", "roberta.", "distilbert."),
+    layer="encoder.layer.",
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    attended="attention.output.dense",
+    attended_norm="attention.output.LayerNorm",
+    up="intermediate.dense",
+    down="output.dense",
+    norm="output.LayerNorm",
+)
+_ROBERTA = replace(_BERT, shifted=True)
+_DISTILBERT = Names(
+    prefixes=_BERT.prefixes,
+    layer="transformer.layer.",
+    query="attention.q_lin",
+    key="attention.k_lin",
+    value="attention.v_lin",
+    attended="attention.out_lin",
+    attended_norm="sa_layer_norm",
+    up="ffn.lin1",
+    down="ffn.lin2",
+    norm="output_layer_norm",
+    width="dim",
+    n_layers="n_layers",
+    heads="n_heads",
+    activation="activation",
+)
+MODELS: dict[str, Names] = {
+    "bert": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "distilbert": _DISTILBERT,
+}
+"""``model_type`` in config.json -> names; other kinds of models run through sentence-transformers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """Layer normalisation with its weights."""
+
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, self.eps)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One block: attention and feed-forward, each added to its input and normalised."""
+
+    qkv: Linear
+    attended: AddingLinear
+    attended_norm: Norm
+    up: Linear
+    down: AddingLinear
+    norm: Norm
+
+
+@dataclass(frozen=True)
+class Bert:
+    """Token ids to the last hidden states (Devlin et al., NAACL 2019, arXiv:1810.04805).
+
+    Padding-free: texts lie one after another in one (T, D) matrix, so that linear layers see real tokens only.
+
+    Attributes:
+        words: (V, D) word vectors.
+        positions: (P, D) position vectors with the vector of segment 0 added, from the first token's on.
+        norm: normalisation of their sum.
+        layers: the blocks.
+        heads: attention heads.
+    """
+
+    words: Tensor
+    positions: Tensor
+    norm: Norm
+    layers: tuple[Layer, ...]
+    heads: int
+
+    @property
+    def width(self) -> int:
+        """The width D of a token vector."""
+        return int(self.words.shape[1])
+
+    def __call__(self, ids: Tensor, runs: list[TokenRun]) -> Tensor:
+        """Last hidden states.
+
+        Args:
+            ids: (T,) int64 token ids.
+            runs: the texts they form.
+
+        Returns:
+            (T, D) in the dtype of the weights.
+        """
+        x = F.embedding(ids, self.words)
+        for run in runs:
+            run.of(x).add_(self.positions[: run.length])
+        x = self.norm(x)
+        composed = x.dtype == torch.bfloat16 and packs(self.words)
+        for layer in self.layers:
+            attended = attend(layer.qkv(x), runs, self.heads, composed)
+            x = layer.attended_norm(layer.attended(attended, x))
+            x = layer.norm(layer.down(layer.up(x), x))
+        return x
+
+
+def load_bert(folder: Path, config: Mapping[str, Any], device: str, dtype: str) -> Bert:
+    """Read config.json's model from model.safetensors.
+
+    Raises:
+        CorruptError: the file is damaged or lacks a tensor.
+    """
+    path = folder / "model.safetensors"
+    tensors = _read(path)
+    names = MODELS[config["model_type"]]
+    kind = getattr(torch, dtype)
+    eps = float(config.get("layer_norm_eps", 1e-12))
+    prefix = next((p for p in names.prefixes if f"{p}embeddings.word_embeddings.weight" in tensors), "")
+
+    def tensor(name: str) -> Tensor:
+        try:
+            return tensors[prefix + name]
+        except KeyError:
+            raise CorruptError(path, f"there is no tensor {prefix + name!r}") from None
+
+    def placed(x: Tensor) -> Tensor:
+        return x.to(device=device, dtype=kind).contiguous()
+
+    def norm(name: str) -> Norm:
+        return Norm(placed(tensor(f"{name}.weight")), placed(tensor(f"{name}.bias")), eps)
+
+    heads = int(config[names.heads])
+    scale = (int(config[names.width]) / heads) ** -0.5
+    activation = str(config.get(names.activation, "gelu"))
+
+    def layer(number: int) -> Layer:
+        at = f"{names.layer}{number}."
+        parts = [(names.query, scale), (names.key, 1.0), (names.value, 1.0)]
+        weight, bias = (
+            placed(torch.cat([tensor(f"{at}{name}.{kind}").float() * factor for name, factor in parts]))
+            for kind in ("weight", "bias")
+        )
+
+        def affine(name: str, make: Callable[[Tensor, Tensor], Any]) -> Any:
+            return make(placed(tensor(f"{at}{name}.weight")), placed(tensor(f"{at}{name}.bias")))
+
+        return Layer(
+            qkv=linear(weight, bias),
+            attended=affine(names.attended, adding_linear),
+            attended_norm=norm(at + names.attended_norm),
+            up=affine(names.up, lambda w, b: linear(w, b, activation)),
+            down=affine(names.down, adding_linear),
+            norm=norm(at + names.norm),
+        )
+
+    positions = tensor("embeddings.position_embeddings.weight").float()[names.first_position(config) :]
+    if prefix + "embeddings.token_type_embeddings.weight" in tensors:
+        positions = positions + tensor("embeddings.token_type_embeddings.weight")[0].float()
+    return Bert(
+        words=placed(tensor("embeddings.word_embeddings.weight")),
+        positions=placed(positions),
+        norm=norm("embeddings.LayerNorm"),
+        layers=tuple(layer(number) for number in range(int(config[names.n_layers]))),
+        heads=heads,
+    )
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise CorruptError(path, "the file is missing") from error
+    except (SafetensorError, OSError) as error:
+        raise CorruptError(path, f"not a complete safetensors file ({error})") from error

@@ -1,0 +1,160 @@
+"""Encoding with tokenizers and torch alone: no transformers, no sentence-transformers, no padding on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from retrieval.compute import apply_threads, threads, torch_workers
+from retrieval.encoders.tally import Tally
+from retrieval.encoders.transformer.attention import TokenRun
+from retrieval.encoders.transformer.batches import plan_batches, token_budget
+from retrieval.encoders.transformer.bert import MODELS, Bert, load_bert
+from retrieval.encoders.transformer.checkpoint import ACTIVATION_NAMES, Checkpoint, read_json
+from retrieval.encoders.transformer.linear import ACTIVATIONS
+from retrieval.encoders.transformer.pooling import POOLINGS, Head, load_projection, pool
+from retrieval.encoders.transformer.tokens import Tokenizer
+
+_GPU_TOKENS = 32_768  # a batch on an accelerator
+
+
+@dataclass(frozen=True)
+class DirectEngine:
+    """A BERT-like model with pooling; texts in, vectors out.
+
+    Attributes:
+        tokenizer: text to ids.
+        bert: ids to token vectors.
+        poolings: token vectors to one.
+        head: what follows.
+        device: torch device name.
+    """
+
+    tokenizer: Tokenizer
+    bert: Bert
+    poolings: tuple[str, ...]
+    head: Head
+    device: str
+
+    def encode(self, texts: Sequence[str], tally: Tally) -> NDArray[np.float32]:
+        """(N, D) float32, one row a text; long texts are cut and counted."""
+        apply_threads()
+        tokens = self.tokenizer(texts)
+        lengths = tokens.lengths()
+        tally.add(len(texts), int(lengths.sum()), tokens.n_truncated)
+        if len(texts) == 1:
+            return self._forward(tokens.ids)
+        on_cpu = self.device == "cpu"
+        budget = token_budget(int(lengths.sum()), threads()) if on_cpu else _GPU_TOKENS
+        batches = plan_batches(lengths, budget, padded=not on_cpu)
+        parts = [[tokens.ids[row] for row in batch] for batch in batches]
+        workers = torch_workers() if on_cpu and len(parts) > 1 else None
+        vectors = list(workers.map(self._forward, parts)) if workers else [self._forward(part) for part in parts]
+        out = np.empty((len(texts), vectors[0].shape[1]), dtype=np.float32)
+        for batch, values in zip(batches, vectors, strict=True):
+            out[batch] = values
+        return out
+
+    def _forward(self, ids: list[NDArray[np.int32]]) -> NDArray[np.float32]:
+        """Vectors of texts that are sorted by descending length."""
+        with torch.inference_mode():
+            flat, runs = _unpadded(ids) if self.device == "cpu" else _padded(ids, self.device)
+            pooled = pool(self.bert(flat, runs), runs, self.poolings)
+            values: NDArray[np.float32] = self.head(pooled).cpu().numpy()
+        return values
+
+
+def _unpadded(ids: Sequence[NDArray[np.int32]]) -> tuple[torch.Tensor, list[TokenRun]]:
+    """All tokens one after another; neighbours of equal length form a run."""
+    runs: list[TokenRun] = []
+    first = start = 0
+    for row in range(1, len(ids) + 1):
+        if row == len(ids) or len(ids[row]) != len(ids[first]):
+            run = TokenRun(start, row - first, len(ids[first]))
+            runs.append(run)
+            first, start = row, run.stop
+    flat = ids[0] if len(ids) == 1 else np.concatenate(ids)
+    return torch.from_numpy(flat), runs
+
+
+def _padded(ids: Sequence[NDArray[np.int32]], device: str) -> tuple[torch.Tensor, list[TokenRun]]:
+    """One run padded to the longest: few large operations, which is what an accelerator wants."""
+    lengths = torch.tensor([len(part) for part in ids])
+    longest = int(lengths.max())
+    flat = np.zeros((len(ids), longest), dtype=np.int32)
+    for row, part in enumerate(ids):
+        flat[row, : len(part)] = part
+    even = bool((lengths == longest).all())
+    run = TokenRun(0, len(ids), longest, None if even else lengths.to(device))
+    return torch.from_numpy(flat.reshape(-1)).to(device), [run]
+
+
+def runs_directly(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint is of a kind this engine computes exactly as sentence-transformers does."""
+    config, wrapper = checkpoint.config, checkpoint.wrapper
+    names = MODELS.get(str(config.get("model_type")))
+    if names is None or checkpoint.types[0] != "Transformer":
+        return False
+    kinds = [kind for kind in checkpoint.types[1:] if kind not in ("Dense", "Normalize")]
+    tail = [kind for kind in checkpoint.types[2:] if kind != "Dense"]
+    if kinds != ["Pooling"] or checkpoint.types[1] != "Pooling" or tail not in ([], ["Normalize"]):
+        return False
+    if tail and checkpoint.types[-1] != "Normalize":
+        return False
+    pooling = next(config for kind, _, config in checkpoint.modules if kind == "Pooling")
+    tokenizer = read_json(checkpoint.transformer / "tokenizer_config.json", missing={})
+    return all(
+        (
+            set(checkpoint.pooling) <= set(POOLINGS),
+            pooling.get("include_prompt", True),
+            wrapper.get("transformer_task", "feature-extraction") == "feature-extraction",
+            wrapper.get("module_output_name") in (None, "token_embeddings"),
+            config.get("position_embedding_type", "absolute") == "absolute",
+            config.get(names.activation, "gelu") in ACTIVATIONS,
+            not config.get("is_decoder"),
+            "auto_map" not in config and "quantization_config" not in config,
+            all(
+                part.activation in ACTIVATION_NAMES and (part.folder / "model.safetensors").is_file()
+                for part in checkpoint.projections
+            ),
+            all(
+                config.get("module_input_name", "sentence_embedding") == "sentence_embedding"
+                and config.get("module_output_name") in (None, "sentence_embedding")
+                and not config.get("use_residual")
+                for kind, _, config in checkpoint.modules
+                if kind in ("Dense", "Normalize")
+            ),
+            tokenizer.get("truncation_side", "right") == "right",
+            (checkpoint.transformer / "model.safetensors").is_file(),
+            (checkpoint.transformer / "tokenizer.json").is_file(),
+        )
+    )
+
+
+def length_limit(checkpoint: Checkpoint) -> int:
+    """The most tokens the position table of a directly run checkpoint allows."""
+    return MODELS[checkpoint.config["model_type"]].positions(checkpoint.config)
+
+
+def load_direct(
+    checkpoint: Checkpoint, *, max_length: int, dim: int | None, normalize: bool, device: str, dtype: str
+) -> DirectEngine:
+    """Read weights and tokenizer.
+
+    Raises:
+        CorruptError: a file is damaged.
+    """
+    bert = load_bert(checkpoint.transformer, checkpoint.config, device, dtype)
+    return DirectEngine(
+        tokenizer=Tokenizer(
+            checkpoint.transformer, max_length, bool(checkpoint.wrapper.get("do_lower_case", False))
+        ),
+        bert=bert,
+        poolings=checkpoint.pooling,
+        head=Head(tuple(load_projection(part, device) for part in checkpoint.projections), dim, normalize),
+        device=device,
+    )

@@ -1,0 +1,90 @@
+"""Scores by definition, in float64 and without cleverness: the oracle every index is tested against."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.values import Dense, MultiVector, Sparse
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def dense_scores(queries: Dense, documents: Dense) -> NDArray[np.float32]:
+    """The inner product of every query with every document.
+
+    Args:
+        queries: Q vectors.
+        documents: N vectors of the same width; normalise both for cosines.
+
+    Returns:
+        (Q, N) scores; a product beyond the range of float32 is its largest number.
+
+    Raises:
+        ValueError: the widths differ.
+    """
+    _same_width(queries.dim, documents.dim)
+    return _rounded(queries.values.astype(np.float64) @ documents.values.astype(np.float64).T)
+
+
+def sparse_scores(queries: Sparse, documents: Sparse) -> NDArray[np.float32]:
+    """The inner product over the vocabulary of every query with every document.
+
+    Args:
+        queries: Q vectors.
+        documents: N vectors over the same vocabulary.
+
+    Returns:
+        (Q, N) scores; no term in common scores 0.
+
+    Raises:
+        ValueError: the vocabularies differ in size.
+    """
+    _same_width(queries.dim, documents.dim)
+    scores = np.zeros((len(queries), len(documents)), dtype=np.float64)
+    weights = np.zeros(queries.dim, dtype=np.float64)
+    for q in range(len(queries)):
+        low, high = queries.indptr[q], queries.indptr[q + 1]
+        weights[:] = 0.0
+        weights[queries.indices[low:high]] = queries.values[low:high]
+        for n in range(len(documents)):
+            low, high = documents.indptr[n], documents.indptr[n + 1]
+            scores[q, n] = np.sum(weights[documents.indices[low:high]] * documents.values[low:high])
+    return _rounded(scores)
+
+
+def maxsim_scores(queries: MultiVector, documents: MultiVector) -> NDArray[np.float32]:
+    """Late interaction: every query token takes its best document token, and the maxima are summed.
+
+    Khattab & Zaharia, "ColBERT", SIGIR 2020. Rows are ragged, so padding never enters: where all
+    similarities are negative the best of them counts, not a zero from padding.
+
+    Args:
+        queries: Q texts of token vectors; one without tokens scores 0 against everything that has some.
+        documents: N texts of token vectors; one without tokens scores -inf, so it is never returned.
+
+    Returns:
+        (Q, N) scores.
+
+    Raises:
+        ValueError: the widths differ.
+    """
+    _same_width(queries.dim, documents.dim)
+    scores = np.full((len(queries), len(documents)), -np.inf, dtype=np.float64)
+    for q in range(len(queries)):
+        query = queries.values[queries.indptr[q] : queries.indptr[q + 1]].astype(np.float64)
+        for n in range(len(documents)):
+            document = documents.values[documents.indptr[n] : documents.indptr[n + 1]].astype(np.float64)
+            if len(document):
+                scores[q, n] = (query @ document.T).max(axis=1).sum()  # (Lq, Ld) -> (Lq,) -> ()
+    return _rounded(scores)
+
+
+def _same_width(queries: int, documents: int) -> None:
+    if queries != documents:
+        raise ValueError(f"queries have width {queries}, documents {documents}; encode both with one model")
+
+
+def _rounded(scores: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Float32, where a finite score stays finite."""
+    return np.where(np.isneginf(scores), scores, np.clip(scores, -_LARGEST, _LARGEST)).astype(np.float32)

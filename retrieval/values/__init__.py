@@ -1,0 +1,22 @@
+"""The values that cross package boundaries, and no others."""
+
+from retrieval.values.hits import Hits
+from retrieval.values.run import Run
+from retrieval.values.strings import Strings
+from retrieval.values.terms import Terms
+from retrieval.values.texts import Document, Metadata, MetadataValue, Query
+from retrieval.values.vectors import Dense, MultiVector, Sparse
+
+__all__ = [
+    "Dense",
+    "Document",
+    "Hits",
+    "Metadata",
+    "MetadataValue",
+    "MultiVector",
+    "Query",
+    "Run",
+    "Sparse",
+    "Strings",
+    "Terms",
+]

@@ -1,0 +1,62 @@
+"""One server process: a socket, uvicorn, and a clean end."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from retrieval.errors import ConfigError
+from service.app import create_app, open_collection
+from service.settings import Settings
+
+
+def serve(settings: Settings, announce: Callable[[str], None] = lambda url: None) -> None:
+    """Serve until SIGINT or SIGTERM; running requests get ``drain_s`` seconds to finish.
+
+    Args:
+        settings: what to serve and where.
+        announce: told the address once the socket listens.
+
+    Raises:
+        TercetError: the collection or an encoder cannot be opened, or the address cannot be listened on.
+    """
+    open_collection(settings.collection)  # a wrong path is an error before anything starts
+    failures: list[Exception] = []
+
+    def stop(error: Exception) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    listening = _listen(settings.host, settings.port)
+    config = uvicorn.Config(
+        create_app(settings, on_failure=stop),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+    )
+    server = uvicorn.Server(config)
+    announce(address(listening))
+    try:
+        server.run(sockets=[listening])
+    finally:
+        listening.close()
+    if failures:
+        raise failures[0]
+
+
+def address(listening: socket.socket) -> str:
+    """The URL of a listening socket."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"cannot listen on {host} port {port}: {error}; choose another with --port") from error

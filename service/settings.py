@@ -1,0 +1,40 @@
+"""What a server can be told: command-line options and TERCET_* variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """One server of one collection; every field is also read from ``TERCET_<NAME>``.
+
+    Attributes:
+        collection: folder of the collection.
+        host: address to listen on; the default is reachable from this machine only.
+        port: 0 takes a free one.
+        using: what a search uses when it does not say; None is the first of hybrid, dense, bm25 that exists.
+        rerankers: names that a request may ask for; others are refused, since a name may load a model.
+        max_queue: searches that may wait for a worker; one more is answered 503.
+        workers: searches that run at once, each on a thread.
+        max_batch: queries encoded together.
+        max_body_bytes: a longer request body is answered 413.
+        drain_s: seconds that running requests get to finish at shutdown.
+        reload_s: seconds between looks for a new commit of the collection.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="TERCET_", extra="forbid", frozen=True)
+
+    collection: Path
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    using: str | None = None
+    rerankers: tuple[str, ...] = ()
+    max_queue: int = Field(default=256, ge=0)
+    workers: int = Field(default=16, ge=1, le=256)
+    max_batch: int = Field(default=64, ge=1)
+    max_body_bytes: int = Field(default=1 << 20, ge=1)
+    drain_s: float = Field(default=10.0, ge=0)
+    reload_s: float = Field(default=1.0, ge=0)

@@ -1,0 +1,127 @@
+"""From a data set in BEIR's form to its collection in the cache and back to scores, with the hashing encoder."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from eval.beir import open_dataset
+from eval.cli import command
+from eval.collection_cache import cached_collection, open_retrievers, required_representations
+from eval.evaluate import Conditions, evaluate
+from eval.runs import read_run
+from retrieval.errors import ConfigError, FormatError
+
+TOPICS = [
+    "glacier ice melt",
+    "copper mine ore",
+    "violin string bow",
+    "sourdough bread oven",
+    "orbit rocket launch",
+]
+ENCODER = "hashing:64"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Sixty documents on five topics, named so that a query's id is also a document's."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("data") / "arguana"
+    (folder / "qrels").mkdir(parents=True)
+    documents, qrels = [], ["query-id\tcorpus-id\tscore"]
+    for number in range(60):
+        topic = TOPICS[number % 5].split()
+        words = [*rng.choice(topic, 4), *(f"filler{n}" for n in rng.integers(0, 30, 4))]
+        documents.append({"_id": f"t{number}", "title": topic[0], "text": " ".join(words)})
+        if number >= 5:
+            qrels.append(f"t{number % 5}\tt{number}\t1")
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
+    queries = [{"_id": f"t{number}", "text": documents[number]["text"]} for number in range(5)]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
+    (folder / "qrels" / "test.tsv").write_text("\n".join(qrels) + "\n")
+    return folder
+
+
+def test_what_the_retrievers_need_is_built_and_nothing_else():
+    def shape(*using):
+        return [(part.name, [spec.kind for spec in part.indexes]) for part in required_representations(using)]
+
+    assert shape("bm25") == [("bm25", ["bm25"])]
+    assert shape("hybrid") == [("bm25", ["bm25"]), ("dense", ["flat"])]
+    assert shape("dense", "dense-hnsw", "bm25+dense") == [("dense", ["flat", "hnsw"]), ("bm25", ["bm25"])]
+    with pytest.raises(ConfigError, match="unknown representation 'bm52'"):
+        required_representations(["bm52"])
+    with pytest.raises(ConfigError, match="no retriever given"):
+        required_representations([])
+
+
+def test_a_collection_is_built_once_and_again_when_the_corpus_changes(folder, tmp_path):
+    first = cached_collection(open_dataset(folder), ["bm25"], cache=tmp_path)
+    written = (first / "collection.json").stat().st_mtime_ns
+    assert cached_collection(open_dataset(folder), ["bm25"], cache=tmp_path) == first
+    assert (first / "collection.json").stat().st_mtime_ns == written
+    assert cached_collection(open_dataset(folder), ["bm25", "dense"], ENCODER, cache=tmp_path) != first
+    copy = tmp_path / "arguana"
+    (copy / "qrels").mkdir(parents=True)
+    (copy / "corpus.jsonl").write_text(
+        (folder / "corpus.jsonl").read_text() + '{"_id": "new", "text": "more"}\n'
+    )
+    assert cached_collection(open_dataset(copy), ["bm25"], cache=tmp_path) != first
+
+
+def test_a_damaged_corpus_is_named(tmp_path):
+    (tmp_path / "toy" / "qrels").mkdir(parents=True)
+    (tmp_path / "toy" / "corpus.jsonl").write_text('{"_id": "a", "text": "b"}\n{"_id": \n')
+    with pytest.raises(FormatError, match=r"corpus\.jsonl:2: "):
+        cached_collection(open_dataset(tmp_path / "toy"), ["bm25"], cache=tmp_path)
+
+
+def test_real_retrievers_are_measured_and_self_documents_dropped(folder, tmp_path):
+    dataset = open_dataset(folder)
+    assert dataset.drop_self
+    using = ["bm25", "dense", "hybrid", "bm25+dense"]
+    path = cached_collection(dataset, using, ENCODER, cache=tmp_path)
+    found = evaluate(dataset, open_retrievers(path, using), Conditions(k=100, depth=50))
+    assert [one.retriever for one in found] == using
+    for one in found:
+        assert one.n_docs == 60 and one.n_queries == 5 and one.index_bytes > 0
+        assert one.n_dropped == 5 and all(query not in dict(hits) for query, hits in one.run.items())
+        assert one.metrics["nDCG@10"] > 0.8
+    assert found[2].metrics == found[3].metrics
+    assert found[2].index_bytes == found[0].index_bytes + found[1].index_bytes
+
+
+def test_the_command_goes_from_a_folder_to_json_and_run_files(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    arguments = [
+        str(folder),
+        "--encoder",
+        ENCODER,
+        "--json",
+        "-q",
+        "-o",
+        str(tmp_path / "out"),
+        "--keep-self",
+    ]
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["retriever"] for line in lines] == ["bm25", "dense", "hybrid"]
+    assert all(not line["drop_self"] and line["MRR@10"] < 1 and line["ms_per_query"] > 0 for line in lines)
+    run = read_run(tmp_path / "out" / "arguana.test.bm25.trec")
+    assert all(hits[0][0] == query for query, hits in run.items()), "kept, its own document comes first"
+    [collection] = (tmp_path / "cache" / "tercet" / "collections").iterdir()
+    again = CliRunner().invoke(
+        command,
+        [str(folder), "--collection", str(collection), "--using", "bm25", "--json", "-q"],
+        catch_exceptions=False,
+    )
+    assert json.loads(again.stdout)["drop_self"]
+
+
+def test_a_retriever_that_the_collection_lacks_is_an_error(folder, tmp_path):
+    path = cached_collection(open_dataset(folder), ["bm25"], cache=tmp_path)
+    with pytest.raises(ConfigError, match="cannot search using 'dense'; this collection has: bm25"):
+        open_retrievers(path, ["dense"])

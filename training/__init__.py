@@ -1,0 +1,1 @@
+"""Losses, mining, teachers, the trainer and its recipes."""
