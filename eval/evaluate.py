@@ -144,9 +144,9 @@ def _evaluate_one(
     progress: Progress,
 ) -> Evaluation:
     progress.start(f"{dataset.name} {retriever.name}", len(queries), "queries")
-    started = time.perf_counter()
-    run = make_run(retriever, queries, conditions, extra=int(dataset.drop_self), progress=progress)
-    seconds = time.perf_counter() - started
+    if queries:
+        retriever.searcher.search([queries[0].text], SearchRequest(k=1, depth=1))  # opens models, compiles
+    run, seconds = make_run(retriever, queries, conditions, extra=int(dataset.drop_self), progress=progress)
     latency = time_single_queries(
         retriever.searcher,
         [query.text for query in queries],
@@ -203,7 +203,7 @@ def make_run(
     conditions: Conditions,
     extra: int = 0,
     progress: Progress | None = None,
-) -> Run:
+) -> tuple[Run, float]:
     """The ranking of every query, in batches.
 
     Args:
@@ -212,17 +212,32 @@ def make_run(
         conditions: run length, depth and batch size.
         extra: further hits to ask for, because that many will be dropped.
         progress: told of every batch.
+
+    Returns:
+        The run, and the seconds spent in the searcher.
     """
     request = SearchRequest(k=conditions.run_length + extra, depth=conditions.depth + extra)
     run: dict[str, list[tuple[str, float]]] = {}
+    seconds = 0.0
     for start in range(0, len(queries), conditions.batch):
         batch = queries[start : start + conditions.batch]
+        started = time.perf_counter()
         hits = retriever.searcher.search([query.text for query in batch], request)
-        for query, ids, scores in zip(batch, retriever.ids(hits.rows), hits.scores.tolist(), strict=True):
+        seconds += time.perf_counter() - started
+        for query, ids, scores in zip(
+            batch, _ids_of(retriever, hits.rows), hits.scores.tolist(), strict=True
+        ):
             run[query.id] = list(zip(ids, scores[: len(ids)], strict=True))  # padding stands at the end
         if progress is not None:
             progress.advance(len(batch))
-    return run
+    return run, seconds
+
+
+def _ids_of(retriever: Retriever, rows: NDArray[np.int64]) -> list[list[str]]:
+    """The ids of each line of (Q, K) rows; every document is looked up once, however many queries found it."""
+    found = np.unique(rows[rows >= 0])
+    names = np.array(retriever.ids(found[None, :])[0], dtype=object)
+    return [names[np.searchsorted(found, line[line >= 0])].tolist() for line in rows]
 
 
 def without_self(run: Run) -> Run:

@@ -144,7 +144,7 @@ def _add_vectors(
     representation = Representation(
         dict(encoder.spec),
         encoder.fingerprints.documents,
-        value_name(type(encoder).value),  # type: ignore[attr-defined]
+        value_name(encoder.value),
         options.indexes,
     )
     following = replace(commit, segments=tuple(entries))

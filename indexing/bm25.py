@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +81,20 @@ class _Dead:
     total_length: NDArray[np.int64]
 
 
+class _Found(NamedTuple):
+    """What a segment knows of the entries of a query batch's vocabulary.
+
+    Attributes:
+        queries: the batch, while it lives.
+        terms: (V_q,) int32, -1 for none; hashes: (V_q,) uint64; frequencies: (V_q,) int64, deleted rows counted.
+    """
+
+    queries: weakref.ref[Terms]
+    terms: NDArray[np.int32]
+    hashes: NDArray[np.uint64]
+    frequencies: NDArray[np.int64]
+
+
 @dataclass(frozen=True, eq=False)
 class _Factors:
     """tf / (tf + norm) of each code at one average length, and how far it exceeds the reference."""
@@ -108,6 +124,7 @@ class _Cache:
 
     dead: _Dead | None = None
     factors: _Factors | None = None
+    found: _Found | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,28 +262,21 @@ class Bm25Index:
             live: the rows that are not deleted; None for all. What the others take off is kept until
                 another bitmap comes.
         """
-        terms, _ = self._look_up(queries)
-        return self._statistics(terms, live)
-
-    def with_statistics(self, statistics: TermStatistics) -> Self:
-        """The same index scoring by the statistics of a whole collection."""
-        view = object.__new__(type(self))
-        view.__dict__.update(self.__dict__)
-        view.__dict__["statistics_"] = statistics
-        return view
-
-    def _statistics(self, terms: NDArray[np.int32], live: Bitmap | None) -> TermStatistics:
-        indptr, totals = self.arrays["indptr"], self.arrays["totals"]
-        known = terms >= 0
-        frequencies = (indptr[terms + 1] - indptr[terms]) * known
+        found, totals = self._look_up(queries), self.arrays["totals"]
         if live is None:
-            return TermStatistics(totals[0], totals[1], frequencies)
+            return TermStatistics(totals[0], totals[1], found.frequencies)
         dead = self._dead(live)
         return TermStatistics(
             totals[0] - dead.n_documents,
             totals[1] - dead.total_length,
-            frequencies - dead.frequencies[terms] * known,
+            found.frequencies - dead.frequencies[found.terms],
         )
+
+    def with_statistics(self, statistics: TermStatistics) -> Self:
+        """The same index scoring by the statistics of a whole collection."""
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, statistics_=statistics)
+        return view
 
     def _dead(self, live: Bitmap) -> _Dead:
         dead = self._cache.dead
@@ -301,9 +311,8 @@ class Bm25Index:
         from indexing.bm25_kernels import search_kernel
 
         arrays = self.arrays
-        terms, hashes = self._look_up(queries)
-        statistics = self.statistics_ or self._statistics(terms, None)
-        weights = self._weights(queries, statistics)
+        found = self._look_up(queries)
+        statistics = self.statistics_ or self.statistics(queries)
         factors = self._factors(statistics)
         run = search_kernel(arrays["codes"].dtype)
 
@@ -312,11 +321,14 @@ class Bm25Index:
                 queries.indptr,
                 queries.indices,
                 queries.frequencies,
+                queries.term_fields,
                 part.start,
                 part.stop,
-                terms,
-                hashes,
-                weights,
+                found.terms,
+                found.hashes,
+                statistics.frequencies,
+                statistics.n_documents,
+                self._boosts,
                 arrays["indptr"],
                 arrays["rows"],
                 arrays["codes"],
@@ -335,18 +347,24 @@ class Bm25Index:
         else:
             parallel(search, len(queries), grain=_GRAIN)
 
-    def _look_up(self, queries: Terms) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
-        """(V_q,) the segment's number of each entry of the batch's vocabulary, -1 for none, and its hash."""
-        from indexing.bm25_kernels import look_up
-
+    def _look_up(self, queries: Terms) -> _Found:
+        last = self._cache.found
+        if last is not None and last.queries() is queries:
+            return last
         if queries.fields != self.vectors.fields:
             raise IncompatibleError(
                 f"the queries have the fields {list(queries.fields)}, the index has {list(self.vectors.fields)}; "
                 "analyse queries with the encoder of the collection"
             )
-        arrays, vocabulary = self.arrays, self.vectors.vocabulary
-        n = len(queries.term_fields)
-        terms, hashes = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.uint64)
+        from indexing.bm25_kernels import look_up
+
+        n, arrays = len(queries.term_fields), self.arrays
+        found = _Found(
+            weakref.ref(queries),
+            np.empty(n, dtype=np.int32),
+            np.empty(n, dtype=np.uint64),
+            np.empty(n, dtype=np.int64),
+        )
         look_up(
             queries.vocabulary.blob,
             queries.vocabulary.offsets,
@@ -354,22 +372,25 @@ class Bm25Index:
             arrays["hashes"],
             arrays["hash_terms"],
             arrays["buckets"],
-            vocabulary.blob,
-            vocabulary.offsets,
-            self.vectors.term_fields,
-            terms,
-            hashes,
+            *self._vocabulary,
+            arrays["indptr"],
+            found.terms,
+            found.hashes,
+            found.frequencies,
         )
-        return terms, hashes
+        self._cache.found = found
+        return found
 
-    def _weights(self, queries: Terms, statistics: TermStatistics) -> NDArray[np.float32]:
-        """(V_q,) boost * idf of each entry of the batch's vocabulary."""
-        from indexing.bm25_kernels import weigh
+    @functools.cached_property
+    def _vocabulary(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
+        """The segment's terms as plain arrays."""
+        strings = self.vectors.vocabulary
+        return np.asarray(strings.blob), np.asarray(strings.offsets), np.asarray(self.vectors.term_fields)
 
-        boosts = np.array([self.weights.get(name, 1.0) for name in self.vectors.fields], dtype=np.float32)
-        weights = np.empty(len(queries.term_fields), dtype=np.float32)
-        weigh(statistics.frequencies, queries.term_fields, statistics.n_documents, boosts, weights)
-        return weights
+    @functools.cached_property
+    def _boosts(self) -> NDArray[np.float32]:
+        """(F,) the weight of each field."""
+        return np.array([self.weights.get(name, 1.0) for name in self.vectors.fields], dtype=np.float32)
 
     def _factors(self, statistics: TermStatistics) -> _Factors:
         key = (self.k1, self.b, statistics.n_documents.tobytes(), statistics.total_length.tobytes())
@@ -388,23 +409,22 @@ class Bm25Index:
 
     def explain(self, queries: Terms, rows: NDArray[np.integer]) -> list[Explanation]:
         """Why each row scores what it does for the first query: a part a term, heaviest first."""
-        terms, hashes = self._look_up(queries)
-        statistics = self.statistics_ or self._statistics(terms, None)
-        weights = self._weights(queries, statistics)
+        found = self._look_up(queries)
+        statistics = self.statistics_ or self.statistics(queries)
         factors = self._factors(statistics)
-        asked = [
-            (int(entry), np.float32(weights[entry]) * np.float32(count))
-            for entry, count in zip(
-                queries.indices[: queries.indptr[1]], queries.frequencies[: queries.indptr[1]], strict=True
-            )
-        ]
-        asked.sort(key=lambda item: (-item[1], hashes[item[0]]))
+        asked = []
+        for entry, count in zip(*(part[: queries.indptr[1]].tolist() for part in (queries.indices, queries.frequencies))):
+            idf = _idf(statistics, queries, entry)
+            boost = self._boosts[queries.term_fields[entry]]
+            if idf > 0 and boost > 0:
+                asked.append((entry, boost * np.float32(count) * idf))
+        asked.sort(key=lambda item: (-item[1], int(found.hashes[item[0]])))
         out = []
         for row in rows:
             score, parts = np.float32(0), []
             for entry, weight in asked:
-                factor = self._factor(int(row), int(terms[entry]), factors)
-                if factor is None or weight == 0:
+                factor = self._factor(int(row), int(found.terms[entry]), factors)
+                if factor is None:
                     continue
                 value = weight * factor[0]
                 score += value
@@ -437,11 +457,17 @@ class Bm25Index:
             "tf": int(tf[0]),
             "df": df,
             "n_documents": n,
-            "idf": float(np.log1p((n - df + 0.5) / (df + 0.5))),
+            "idf": float(_idf(statistics, queries, entry)),
             "length": int(length[0]),
             "average_length": float(statistics.total_length[where] / n),
             "boost": float(self.weights.get(self.vectors.fields[where], 1.0)),
         }
+
+
+def _idf(statistics: TermStatistics, queries: Terms, entry: int) -> np.float32:
+    """The idf of an entry of the batch's vocabulary, 0 for a term that no row has."""
+    n, df = int(statistics.n_documents[queries.term_fields[entry]]), int(statistics.frequencies[entry])
+    return np.float32(math.log(1.0 + (n - df + 0.5) / (df + 0.5)) if df else 0.0)
 
 
 def _is_number(value: object) -> bool:

@@ -39,13 +39,15 @@ _U8, _U16, _I32, _I64, _U64, _F32 = (
     )
 )
 _STRINGS = (_U8, _I64, _U8)
-_LOOK_UP = numba.void(*_STRINGS, _U64, _I32, _I64, *_STRINGS, numba.int32[::1], numba.uint64[::1])
-_WEIGH = numba.void(_I64, _U8, _I64, _F32, numba.float32[::1])
+_LOOK_UP = numba.void(
+    *(*_STRINGS, _U64, _I32, _I64, *_STRINGS, _I64),
+    *(numba.int32[::1], numba.uint64[::1], numba.int64[::1]),
+)
 
 
 def _search_signature(codes: Any) -> Any:
     return numba.void(
-        *(_I64, _I32, _I32, numba.int64, numba.int64, _I32, _U64, _F32),
+        *(_I64, _I32, _I32, _U8, numba.int64, numba.int64, _I32, _U64, _I64, _I64, _F32),
         *(_I64, _I32, codes, _F32, _F32, numba.float64, numba.int64, _U8),
         *(numba.float32[::1], numba.int64[:, ::1], numba.float32[:, ::1]),
     )
@@ -65,6 +67,7 @@ WIDEST = 65_536  # rows of a window of which few postings are read
 DENSE = 16  # with a posting per so many rows of a window, all accumulators are looked at
 LOOK_UP_COST = 40  # postings that are read in the time one is looked up
 SLACK = 1.00001  # bounds are rounded up by more than any sum of float32 can be off
+SLACK_DOWN = 0.99999
 
 
 @kernel
@@ -102,16 +105,19 @@ def look_up(
     known_blob: NDArray[np.uint8],
     known_offsets: NDArray[np.int64],
     known_fields: NDArray[np.uint8],
+    indptr: NDArray[np.int64],
     out_terms: NDArray[np.int32],
     out_hashes: NDArray[np.uint64],
+    out_frequencies: NDArray[np.int64],
 ) -> None:
-    """Number of each asked term in a segment, -1 when it is not there, and its hash.
+    """Number of each asked term in a segment, -1 when it is not there, its hash, and how many postings it has.
 
     Args:
         blob, offsets, fields: the terms asked for.
         hashes: (V,) of the segment's terms, ascending; term_of: (V,) the term of each.
         buckets: (2^b + 1,) where the hashes with each value of their first b bits start.
         known_blob, known_offsets, known_fields: the segment's vocabulary, for comparison byte by byte.
+        indptr: (V+1,) where its postings start.
     """
     shift = np.uint64(64)
     size = len(buckets) - 1
@@ -123,6 +129,7 @@ def look_up(
         value = hash_term(blob, start, stop, fields[term])
         out_hashes[term] = value
         out_terms[term] = -1
+        out_frequencies[term] = 0
         bucket = np.int64(value >> shift) if shift < np.uint64(64) else 0
         for position in range(buckets[bucket], buckets[bucket + 1]):
             if hashes[position] != value:
@@ -137,39 +144,43 @@ def look_up(
                 same = known_blob[low + step] == blob[start + step]
             if same:
                 out_terms[term] = candidate
+                out_frequencies[term] = indptr[candidate + 1] - indptr[candidate]
                 break
 
 
-@entry(_WEIGH)
-def weigh(
-    frequencies: NDArray[np.int64],
-    fields: NDArray[np.uint8],
-    n_documents: NDArray[np.int64],
-    boosts: NDArray[np.float32],
-    out: NDArray[np.float32],
-) -> None:
-    """Weight of each term: the field's boost times Lucene's idf, ln(1 + (N - df + 0.5) / (df + 0.5))."""
-    for term in range(len(fields)):
-        field = fields[term]
-        df = frequencies[term]
-        if df == 0:
-            out[term] = np.float32(0)
-        else:
-            idf = np.float32(math.log(1.0 + (n_documents[field] - df + 0.5) / (df + 0.5)))
-            out[term] = boosts[field] * idf
+@kernel
+def idf(n_documents: int, frequency: int) -> np.float32:
+    """Lucene's ln(1 + (N - df + 0.5) / (df + 0.5)), rounded to float32."""
+    return np.float32(math.log(1.0 + (n_documents - frequency + 0.5) / (frequency + 0.5)))
 
 
 @kernel
-def first_at_least(rows: NDArray[np.int32], start: int, stop: int, row: int) -> int:
-    """The first position from start on whose row is at least the given one (stop if none), by galloping."""
-    if start >= stop or rows[start] >= row:
+def first_at_least(rows: NDArray[np.int32], start: int, stop: int, row: int, n: int) -> int:
+    """The first position from start on whose row is at least the given one; stop if there is none.
+
+    Guesses by interpolation, as if the rows up to n were spread evenly, then gallops to either side: a
+    guess in the right neighbourhood saves the cache misses of a binary search.
+    """
+    if start >= stop:
+        return stop
+    here = np.int64(rows[start])
+    if here >= row:
         return start
+    guess = start + (row - here) * (stop - start) // max(1, n - here)
+    guess = min(guess, stop - 1)
     step = 1
-    low = start  # rows[low] < row
-    while low + step < stop and rows[low + step] < row:
-        low += step
-        step <<= 1
-    high = min(low + step, stop)  # rows[high] >= row, or the end
+    if rows[guess] < row:
+        low, high = guess, guess + 1
+        while high < stop and rows[high] < row:
+            low = high
+            step <<= 1
+            high = min(low + step, stop)
+    else:
+        high, low = guess, max(start, guess - 1)
+        while rows[low] >= row:
+            high = low
+            step <<= 1
+            low = max(start, high - step)
     while high - low > 1:
         middle = (low + high) >> 1
         if rows[middle] < row:
@@ -247,24 +258,19 @@ def order_terms(
 
 
 @max_kernel
-def column_maxima(values: NDArray[np.float32], n: int, out: NDArray[np.float32], width: int) -> None:
-    """The largest of each column of n non-negative values, laid out in rows of the given width."""
-    for column in range(width):
-        out[column] = values[column]
+def raise_to(columns: NDArray[np.float32], values: NDArray[np.float32]) -> None:
+    """Put the larger of each pair of non-negative values into columns."""
+    for column in range(len(values)):
+        value = values[column]
+        columns[column] = value if value > columns[column] else columns[column]
+
+
+@kernel
+def column_maxima(values: NDArray[np.float32], n: int, width: int, columns: NDArray[np.float32]) -> None:
+    """The maximum of each column of n values laid out in rows of the given width."""
+    columns[:width] = values[:width]
     for low in range(width, n, width):
-        for column in range(min(width, n - low)):
-            value = values[low + column]
-            out[column] = value if value > out[column] else out[column]
-
-
-@max_kernel
-def reaches(values: NDArray[np.float32], start: int, floor: np.float32) -> bool:
-    """Whether one of BLOCK non-negative values is at least the floor."""
-    best = np.float32(0)
-    for position in range(start, start + BLOCK):
-        value = values[position]
-        best = value if value > best else best
-    return best >= floor
+        raise_to(columns[: min(width, n - low)], values[low : min(low + width, n)])
 
 
 @kernel
@@ -284,14 +290,48 @@ def add_postings(
 
 
 @kernel
-def lower_bound(values: NDArray[np.float32], n: int, k: int, columns: NDArray[np.float32]) -> np.float32:
-    """A score that at least k of the first n non-negative values reach: the k-th largest column maximum."""
-    width = min(16 * k, n // 2)
-    if width < k:
-        return np.float32(0)
-    column_maxima(values, n, columns, width)
-    keep_best(columns, width, k)
-    return columns[k - 1]
+def take_candidates(
+    accumulators: NDArray[np.float32],
+    size: int,
+    start: int,
+    k: int,
+    floor: np.float32,
+    rest: float,
+    expected: float,
+    columns: NDArray[np.float32],
+    candidates: NDArray[np.uint64],
+) -> tuple[int, np.float32]:
+    """The rows of a window whose score plus rest reaches the floor, as ``pack_row`` keys; clears the window.
+
+    Args:
+        accumulators: the window's, of the given size, beginning with row start.
+        k: raise the floor to a score that k of these rows reach; 0 to leave it.
+        floor, rest: see ``search``.
+        expected: about how many there will be.
+        columns: scratch, twice the window; candidates: receives the keys.
+
+    Returns:
+        How many there are, and the floor.
+    """
+    # A column that passes is looked through, so there should be several times as many columns as candidates;
+    # the k-th largest maximum is close to the k-th largest score under the same condition.
+    width = max(512 if k == 0 else 128, 8 * max(k, np.int64(expected)))
+    width = max(min(width, size // 2), min(size, k))
+    column_maxima(accumulators, size, width, columns)
+    if k > 0 and width >= k:
+        # at least k rows reach the k-th largest maximum
+        columns[width : 2 * width] = columns[:width]
+        keep_best(columns[width : 2 * width], width, k)
+        floor = max(floor, columns[width + k - 1])
+    needed = max(np.float32(1e-38), np.float32((floor - rest) * SLACK_DOWN))
+    n = 0
+    for column in range(width):
+        if columns[column] >= needed:
+            for position in range(column, size, width):
+                candidates[n] = pack_row(start + position, accumulators[position])
+                n += accumulators[position] >= needed
+    accumulators[:size] = np.float32(0)
+    return n, floor
 
 
 @kernel
@@ -301,6 +341,7 @@ def complete(
     floor: np.float32,
     first: int,
     n_terms: int,
+    n: int,
     rows: NDArray[np.int32],
     codes: NDArray[Any],
     low: NDArray[np.int64],
@@ -313,7 +354,7 @@ def complete(
     for term in range(first, n_terms):
         if score + bound[term] < floor:
             return np.float32(0)
-        position = first_at_least(rows, low[term], high[term], row)
+        position = first_at_least(rows, low[term], high[term], row, n)
         low[term] = position
         if position < high[term] and rows[position] == row:
             score += weight[term] * table[codes[position]]
@@ -325,11 +366,14 @@ def search(
     query_indptr: NDArray[np.int64],
     query_indices: NDArray[np.int32],
     query_frequencies: NDArray[np.int32],
+    query_fields: NDArray[np.uint8],
     first: int,
     last: int,
     terms: NDArray[np.int32],
     hashes: NDArray[np.uint64],
-    weights: NDArray[np.float32],
+    frequencies: NDArray[np.int64],
+    n_documents: NDArray[np.int64],
+    boosts: NDArray[np.float32],
     indptr: NDArray[np.int64],
     rows: NDArray[np.int32],
     codes: NDArray[Any],
@@ -350,8 +394,10 @@ def search(
     Turtle & Flood, IP&M 1995; in windows over accumulators, as in Strohman & Croft, SIGIR 2007).
 
     Args:
-        query_indptr, query_indices, query_frequencies: the query batch.
-        terms, hashes, weights: (V_q,) for each entry of the batch's vocabulary, see ``look_up`` and ``weigh``.
+        query_indptr, query_indices, query_frequencies, query_fields: the query batch.
+        terms, hashes: (V_q,) for each entry of the batch's vocabulary, see ``look_up``.
+        frequencies, n_documents: document frequencies (V_q,) and documents (F,) of the collection.
+        boosts: (F,) weight of each field.
         indptr, rows, codes: postings by term.
         peaks: (V,) the largest reference factor among each term's postings.
         table: (C,) the factor of each code now; ratio: the most it exceeds the reference factor, as a quotient.
@@ -364,7 +410,7 @@ def search(
     filtered = len(allowed) > 0
     room = 2 * k + 64
     widest = len(accumulators)
-    columns = np.empty(widest, dtype=np.float32)
+    columns = np.empty(2 * widest, dtype=np.float32)
     keys = np.empty(room, dtype=np.uint64)
     candidates = np.empty(widest + 1, dtype=np.uint64)
     most = 1
@@ -384,9 +430,12 @@ def search(
         n_terms = 0
         for position in range(query_indptr[query], query_indptr[query + 1]):
             entry = query_indices[position]
-            if terms[entry] >= 0 and weights[entry] > 0:
+            field = query_fields[entry]
+            if terms[entry] >= 0 and frequencies[entry] > 0 and boosts[field] > 0:
                 order[n_terms] = n_terms
-                unordered[n_terms] = weights[entry] * np.float32(query_frequencies[position])
+                unordered[n_terms] = (
+                    boosts[field] * np.float32(query_frequencies[position])
+                ) * idf(n_documents[field], frequencies[entry])
                 tie_breaks[n_terms] = hashes[entry]
                 end[n_terms] = terms[entry]
                 n_terms += 1
@@ -403,6 +452,7 @@ def search(
             bound[t] = bound[t + 1] + weight[t] * peaks[begin[t]] * ratio * SLACK
 
         found = 0
+        enough = k  # rows that are worth a selection
         floor = np.float32(1e-38)  # what a row must score at least; 0 is no hit
         essential = n_terms
         width = min(WINDOW, widest)
@@ -424,8 +474,8 @@ def search(
             while read < n_terms:
                 low = cursor[read]
                 if read >= essential:
-                    low = first_at_least(rows, low, end[read], start)
-                high = first_at_least(rows, low, end[read], stop)
+                    low = first_at_least(rows, low, end[read], start, n)
+                high = first_at_least(rows, low, end[read], stop, n)
                 if read >= essential and high - low > LOOK_UP_COST * expected * (stop - start):
                     cursor[read] = low
                     break
@@ -440,15 +490,10 @@ def search(
             n_candidates = 0
             size = stop - start
             if total * DENSE > size:
-                if not filtered and found < k:
-                    floor = max(floor, lower_bound(accumulators, size, k, columns))
-                needed = max(np.float32(1e-38), np.float32(floor - rest))
-                for low in range(0, size, BLOCK):
-                    if reaches(accumulators, low, needed):
-                        for i in range(low, low + BLOCK):
-                            candidates[n_candidates] = pack_row(start + i, accumulators[i])
-                            n_candidates += accumulators[i] >= needed
-                accumulators[: (size + BLOCK - 1) // BLOCK * BLOCK] = np.float32(0)
+                wanted = k if not filtered and found < k else 0
+                n_candidates, floor = take_candidates(
+                    accumulators, size, start, wanted, floor, rest, expected * size, columns, candidates
+                )
                 width = min(WINDOW, widest)
             else:
                 for t in range(read):
@@ -459,9 +504,9 @@ def search(
                         if score > 0 and score + rest >= floor:
                             candidates[n_candidates] = pack_row(row, score)
                             n_candidates += 1
-                if read < n_terms and read > 1 and n_candidates > 1:
-                    candidates[:n_candidates].sort()  # look-ups go forward only
                 width = widest
+            if read < n_terms and n_candidates > 1:
+                candidates[:n_candidates].sort()  # look-ups go forward only
 
             # --- complete their scores and keep the best
             expected = n_candidates / size
@@ -472,7 +517,7 @@ def search(
                 score = score_of(candidates[c] << np.uint64(32))
                 if read < n_terms:
                     score = complete(
-                        score, row, floor, read, n_terms, rows, codes, cursor, end, weight, bound, table
+                        score, row, floor, read, n_terms, n, rows, codes, cursor, end, weight, bound, table
                     )
                 if score < floor:
                     continue
@@ -482,16 +527,28 @@ def search(
                     keep_best(keys, found, k)
                     found = k
                     floor = max(floor, score_of(keys[k - 1]))
-            if found >= k:
+            if found >= enough:
                 keep_best(keys, found, k)
                 found = k
+                enough = k + k // 4 + 1
                 # all later rows lose ties, so they must score more: the next larger float32
                 floor = score_of(keys[k - 1] + (np.uint64(1) << np.uint64(32)))
 
         # --- best first
-        best = keys[: min(found, k)]
-        best.sort()
-        n_best = len(best)
+        n_best = min(found, k)
+        if found > k:
+            keep_best(keys, found, k)
+        best = keys[:n_best]
+        if n_best > 24:
+            best.sort()
+        else:
+            for i in range(1, n_best):
+                key = best[i]
+                j = i
+                while j > 0 and best[j - 1] > key:
+                    best[j] = best[j - 1]
+                    j -= 1
+                best[j] = key
         for position in range(n_best):
             key = best[n_best - 1 - position]
             out_scores[query, position] = score_of(key)

@@ -92,7 +92,7 @@ def build_collection(
                 part.name: Representation(
                     dict(encoders[part.name].spec),
                     encoders[part.name].fingerprints.documents,
-                    value_name(type(encoders[part.name]).value),  # type: ignore[attr-defined]
+                    value_name(encoders[part.name].value),
                     part.indexes,
                 )
                 for part in options.representations

@@ -229,7 +229,9 @@ def _add_to(
     known = read_commit(collection).representations
     if name in known and not kind and vectors is None:
         raise ConfigError(f"{collection} already has {name!r}; name an index kind to add: --add {name}:hnsw")
-    terms = (name in known and known[name].value == "terms") or (name not in known and name.startswith("bm25"))
+    terms = (name in known and known[name].value == "terms") or (
+        name not in known and name.startswith("bm25")
+    )
     encoder = (
         {"family": "terms", "model": "", "options": _encoder_options(encoder_option)}
         if terms

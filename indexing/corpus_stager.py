@@ -207,7 +207,7 @@ class CorpusStager:
     def _encode(self, encoder: Encoder[Any, Any], passages: list[Document], share: int) -> Vectors:
         """Encode a batch; dense vectors in slices of a second or so, so that the bar moves."""
         done, reported, parts = 0, 0, []
-        dense = getattr(encoder, "value", None) is Dense
+        dense = encoder.value is Dense
         while done < len(passages):
             size = self._slice if dense else len(passages)
             started = perf_counter()

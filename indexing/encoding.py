@@ -42,11 +42,11 @@ def encode_corpus(
         FormatError: the corpus holds no text or cannot be read.
     """
     encoder = open_encoder(spec)
-    if getattr(type(encoder), "value", None) is not Dense:
+    if encoder.value is not Dense:
         raise ConfigError(f"`tercet encode` writes dense vectors; {spec['family']!r} encoders make others")
     temporary = output.with_name(output.name + ".tmp")
     target: GrowingArray | None = None
-    before = encoder.tally.snapshot().n_truncated  # type: ignore[attr-defined]
+    before = encoder.tally.snapshot().n_truncated
     progress.start("encode", corpus.n_bytes, "B")
     batch: list[Document] = []
     read = 0
@@ -69,7 +69,7 @@ def encode_corpus(
         if target is not None:
             target.close()
         temporary.unlink(missing_ok=True)
-    truncated = encoder.tally.snapshot().n_truncated - before  # type: ignore[attr-defined]
+    truncated = encoder.tally.snapshot().n_truncated - before
     return EncodingReport(target.rows, target.width[0], truncated)
 
 

@@ -37,7 +37,9 @@ def read_facts(path: Path, vectors: Dense) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CorruptError(path, f"no JSON object with n, dim and norm ({error})") from error
     if found != (len(vectors), vectors.dim):
-        raise CorruptError(path, f"is about {found[0]} x {found[1]} vectors, not {len(vectors)} x {vectors.dim}")
+        raise CorruptError(
+            path, f"is about {found[0]} x {found[1]} vectors, not {len(vectors)} x {vectors.dim}"
+        )
     if not (math.isfinite(norm) and norm >= 0):
         raise CorruptError(path, f"norm is {norm}")
     return dict(facts)
@@ -54,9 +56,7 @@ def no_parameters(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def explain_inner_products(
-    vectors: Dense, queries: Dense, rows: NDArray[np.integer]
-) -> list[Explanation]:
+def explain_inner_products(vectors: Dense, queries: Dense, rows: NDArray[np.integer]) -> list[Explanation]:
     """The inner product of the first query with each row: what the dense part of a score is made of."""
     query = checked(queries, vectors.dim)[:1]
     chosen = np.asarray(rows, dtype=np.int64)

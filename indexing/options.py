@@ -76,6 +76,10 @@ def encoder_spec(text: str, options: Mapping[str, Any] | None = None) -> dict[st
     from retrieval.encoders import FAMILIES
 
     family, colon, model = text.partition(":")
+    if family == "hashing" and model:
+        if not model.isdigit():
+            raise ConfigError(f"{text!r}: write the width after the colon, such as hashing:256")
+        return {"family": family, "model": "", "options": {"dim": int(model), **(options or {})}}
     if family in FAMILIES and (colon or family != "dense"):
         return {"family": family, "model": model, "options": dict(options or {})}
     return {"family": "dense", "model": text, "options": dict(options or {})}

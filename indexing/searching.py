@@ -179,7 +179,7 @@ def describe_encoder(spec: Mapping[str, Any]) -> str:
 
 def index_names(representations: Mapping[str, Representation]) -> dict[str, tuple[str, str]]:
     """Every name a single index can be asked for by: "dense" (its first index) and "dense-hnsw"."""
-    names = {}
+    names: dict[str, tuple[str, str]] = {}
     for name, representation in representations.items():
         for spec in representation.indexes:
             names.setdefault(name, (name, spec.kind))

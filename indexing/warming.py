@@ -43,10 +43,7 @@ def warm(collection: Path | None = None) -> dict[str, float]:
 
 def _warm_kind(kind: str) -> None:
     made = kind_class(kind)
-    terms = made.value is Terms
-    encoder = open_encoder(
-        {"family": "terms" if terms else "hashing", "model": "" if terms else "64", "options": {}}
-    )
+    encoder = open_encoder({"family": "terms" if made.value is Terms else "hashing"})
     with tempfile.TemporaryDirectory() as scratch:
         stored, built = Path(scratch, "vectors"), Path(scratch, "index")
         built.mkdir()

@@ -28,6 +28,8 @@ _lock = threading.Lock()
 _chosen: int | None = None
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
+_torch_pool: ThreadPoolExecutor | None = None
+_torch_pool_size = 0
 _probed: bool | None = None
 _blas: int | None = None
 
@@ -135,6 +137,40 @@ def parallel(fn: Callable[[slice], T], n: int, *, grain: int = 1) -> list[T]:
     return [first, *(future.result() for future in futures)]
 
 
+def torch_workers() -> ThreadPoolExecutor | None:
+    """A pool for independent model batches whose torch operators run on one core each; None with one thread.
+
+    Several batches side by side beat several threads inside each operator: nobody waits at the end of every
+    operator, and each core keeps its batch in its own cache. Imports torch.
+    """
+    global _torch_pool, _torch_pool_size
+    size = threads()
+    if size == 1 or _local.worker:
+        return None
+    with _lock:
+        if _torch_pool is None or _torch_pool_size != size:
+            import torch
+
+            _torch_pool = ThreadPoolExecutor(max_workers=size, thread_name_prefix="tercet-torch")
+            _torch_pool_size = size
+            ready = threading.Barrier(size + 1)
+            for _ in range(size):
+                _torch_pool.submit(_become_torch_worker, ready)
+            ready.wait()
+            torch.set_num_threads(size)  # the last worker left its own count as the default of new threads
+        return _torch_pool
+
+
+def _become_torch_worker(ready: threading.Barrier) -> None:
+    """Torch's count is per thread once the thread has asked for it."""
+    import torch
+
+    _local.worker = True
+    torch.set_num_threads(1)
+    torch.get_num_threads()
+    ready.wait()
+
+
 def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0)) or 1
@@ -174,9 +210,10 @@ def _shared_pool(size: int) -> ThreadPoolExecutor:
 
 def _forget_pool() -> None:
     """A forked child has none of its parent's threads."""
-    global _pool, _pool_size, _lock
+    global _pool, _pool_size, _torch_pool, _torch_pool_size, _lock
     _lock = threading.Lock()
     _pool, _pool_size = None, 0
+    _torch_pool, _torch_pool_size = None, 0
 
 
 if hasattr(os, "register_at_fork"):

@@ -174,21 +174,23 @@ def inner_products(queries: Any, values: Any, rows: Any, out: Any) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def estimates(query: Any, values: Any, rows: Any, out: Any) -> None:
-    """Inner products as fast as memory delivers them, summed in whatever order the CPU likes.
+def estimates(queries: Any, values: Any, rows: Any, out: Any) -> None:
+    """Inner products as fast as memory delivers the vectors, summed in whatever order the CPU likes.
 
     Args:
-        query: (D,) float32.
+        queries: (Q, D) float32.
         values: (N, D) float32, or the uint16 bits of float16.
         rows: (C,) int64.
-        out: (C,) float32, written.
+        out: (Q, C) float32, written.
     """
     for i in range(len(rows)):
         vector = values[rows[i]]
-        total = np.float32(0.0)
-        for j in range(len(query)):
-            total += query[j] * _value(vector[j])
-        out[i] = total
+        for query in range(len(queries)):
+            line = queries[query]
+            total = np.float32(0.0)
+            for j in range(len(line)):
+                total += line[j] * _value(vector[j])
+            out[query, i] = total
 
 
 @njit(cache=True, nogil=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from retrieval.bitmap import Bitmap
 from retrieval.values import Document, Hits
 
-Q = TypeVar("Q")
-D = TypeVar("D")
+if TYPE_CHECKING:
+    from retrieval.encoders.tally import Tally
+
 Q_contra = TypeVar("Q_contra", contravariant=True)
 Q_co = TypeVar("Q_co", covariant=True)
 D_co = TypeVar("D_co", covariant=True)
@@ -87,6 +88,16 @@ class Encoder(Protocol[Q_co, D_co]):
     @property
     def fingerprints(self) -> Fingerprints:
         """Identity of the vectors this encoder makes."""
+        ...
+
+    @property
+    def value(self) -> type:
+        """The type of what it makes: Dense, Terms, ... (a class attribute)."""
+        ...
+
+    @property
+    def tally(self) -> Tally:
+        """Counts of texts, tokens and truncations so far."""
         ...
 
     def encode_queries(self, texts: Sequence[str]) -> Q_co:

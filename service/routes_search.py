@@ -91,7 +91,7 @@ async def document(request: Request) -> Response:
     summary="Vectors of texts, in the OpenAI shape",
 )
 async def embeddings(request: Request) -> Response:
-    """Vectors of the collection's dense encoder."""
+    """Vectors of the collection's dense encoder. Without ``usage``: batches are shared, tokens are not told apart."""
     service = service_of(request)
     body = EmbeddingsBody.model_validate_json(await read_body(request))
     return json_response(await service.pool.run(partial(_embed, service, body), request.is_disconnected))
@@ -103,17 +103,14 @@ def _embed(service: Service, body: EmbeddingsBody) -> bytes:
     if not dense:
         invalid("model", "this collection has no dense encoder")
     encoder = served.encoders[dense[0]]
-    before = encoder.tally.snapshot().n_tokens  # type: ignore[attr-defined]
     if body.input_type == "query":
         vectors = encoder.encode_queries(body.texts).values
     else:
         vectors = encoder.encode_documents([Document("", text) for text in body.texts]).values
-    n_tokens = encoder.tally.snapshot().n_tokens - before  # type: ignore[attr-defined]
     rows = vectors.astype("<f4")
     if body.encoding_format == "base64":
         shown = [base64.b64encode(row.tobytes()).decode("ascii") for row in rows]
     else:
         shown = rows.tolist()
     data = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(shown)]
-    usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
-    return to_json({"object": "list", "data": data, "model": body.model or dense[0], "usage": usage})
+    return to_json({"object": "list", "data": data, "model": body.model or dense[0]})

@@ -34,10 +34,10 @@ class SearchBody(BaseModel):
     using: str | None = Field(
         default=None,
         max_length=512,
-        description="bm25, dense, hybrid, the name of a representation, or several joined by commas.",
+        description="bm25, dense, hybrid, another representation or index of the collection, or several joined by +.",
     )
     filter: str | None = Field(
-        default=None, max_length=16_384, description="Condition on metadata, e.g. year >= 2020 and kind = 'a'."
+        default=None, max_length=16_384, description="Condition on metadata, e.g. year >= 2020 and kind = 'class'."
     )
     rerank: str | None = Field(default=None, max_length=512, description="Name of a reranker of this server.")
     depth: int = Field(

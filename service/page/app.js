@@ -3,6 +3,7 @@
 import { ApiError, curlOf, documentById, info, requestOf, search, stateOf, urlOf } from "./api.js";
 import { byId, element, figure } from "./dom.js";
 import { closeOthers, renderFacets } from "./facets.js";
+import { listenForKeys } from "./keys.js";
 import { resultItem } from "./results.js";
 
 const NAMES = { bm25: "BM25", dense: "Dense", hybrid: "Hybrid", sparse: "Sparse", late: "Late" };
@@ -155,7 +156,7 @@ function explainer(asked) {
 function fail(error) {
   if (error instanceof ApiError && error.field === "filter") {
     byId("filter-row").hidden = false;
-    showFilterError(error.message);
+    showFilterError(error.message.replace(/^filter: /, ""));
     return;
   }
   clear();
@@ -222,62 +223,12 @@ function openFilter(open) {
   byId("show-filter").setAttribute("aria-expanded", String(open));
 }
 
-function move(step) {
-  const articles = [...results.querySelectorAll("article")];
-  const at = articles.indexOf(document.activeElement?.closest("article"));
-  const next = at + step;
-  if (next < 0) query.focus();
-  else if (next < articles.length) {
-    articles[next].focus({ preventScroll: true });
-    articles[next].scrollIntoView({ block: "nearest" });
-  }
-}
-
 function choose(number) {
   const name = known.using[number - 1];
   if (name === undefined || name === state.using) return;
   state.using = name;
   reflect();
   run();
-}
-
-function onKey(event) {
-  if (event.defaultPrevented || event.ctrlKey || event.metaKey || document.querySelector("dialog[open]")) return;
-  const typing = event.target.matches("input:not([type=radio]):not([type=checkbox]), select, textarea");
-  const article = event.target.closest("article");
-  const digit = /^Digit([1-9])$/.exec(event.code)?.[1];
-  const keys = {
-    Escape: () => {
-      if (document.querySelector("details[open]")) closeOthers(byId("facets"));
-      else if (event.target === query) {
-        state.query = query.value = "";
-        run();
-      } else {
-        query.focus();
-        query.select();
-      }
-    },
-  };
-  if (digit && (event.altKey || !typing)) keys[event.key] = () => choose(Number(digit));
-  if (!event.altKey && (!typing || event.target === query)) {
-    keys.ArrowDown = () => move(1);
-    if (!typing) keys.ArrowUp = () => move(-1);
-  }
-  if (!event.altKey && !typing) {
-    keys["/"] = () => (query.focus(), query.select());
-    keys["?"] = () => byId("keys").showModal();
-    keys.j = () => move(1);
-    keys.k = () => move(-1);
-    keys.f = () => (openFilter(true), byId("filter").focus());
-    if (article) {
-      keys.e = () => article.querySelector(".explain").click();
-      if (event.target === article) keys.Enter = () => article.querySelector(".open:not([hidden])")?.click();
-    }
-  }
-  const action = keys[event.key];
-  if (!action || (event.target.matches("input[type=radio]") && event.key.startsWith("Arrow"))) return;
-  event.preventDefault();
-  action();
 }
 
 function listen() {
@@ -309,7 +260,17 @@ function listen() {
   });
   byId("copy-curl").addEventListener("click", copyCurl);
   byId("show-keys").addEventListener("click", () => byId("keys").showModal());
-  document.addEventListener("keydown", onKey);
+  listenForKeys({
+    choose,
+    clear: () => {
+      state.query = query.value = "";
+      run();
+    },
+    filter: () => {
+      openFilter(true);
+      byId("filter").focus();
+    },
+  });
   document.addEventListener("click", (event) => {
     if (!event.target.closest(".facet")) closeOthers(byId("facets"));
   });

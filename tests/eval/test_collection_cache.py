@@ -22,7 +22,7 @@ TOPICS = [
     "sourdough bread oven",
     "orbit rocket launch",
 ]
-ENCODER = "hashing:64"
+ENCODER = "hashing"
 
 
 @pytest.fixture(scope="module")

@@ -103,7 +103,7 @@ def test_batches_do_not_change_the_run_and_depth_reaches_the_searcher(dataset):
     runs = []
     for batch in (1, 4, 100):
         one = retriever(dataset)
-        runs.append(make_run(one, queries, Conditions(batch=batch, k=200, depth=77)))
+        runs.append(make_run(one, queries, Conditions(batch=batch, k=200, depth=77))[0])
         assert {(request.k, request.depth) for _, request in one.searcher.calls} == {(200, 77)}
         assert sum(size for size, _ in one.searcher.calls) == len(queries)
     assert runs[0] == runs[1] == runs[2]
@@ -117,7 +117,7 @@ def test_rankings_are_as_long_as_the_largest_cutoff():
 def test_single_queries_are_timed_on_a_seeded_sample(dataset):
     one = retriever(dataset)
     [found] = evaluate(dataset, [one], Conditions(timed_queries=3, batch=100))
-    singles = [request.k for size, request in one.searcher.calls if size == 1]
+    singles = [request.k for size, request in one.searcher.calls if size == 1 and request.k > 1]
     assert len(found.latency.milliseconds) == 3 and found.latency.mean > 0
     assert singles == [10] * 6, "three to warm up, three timed"
     [untimed] = evaluate(dataset, [retriever(dataset)], Conditions(timed_queries=0))
@@ -128,7 +128,7 @@ def test_a_querys_own_document_is_dropped_and_replaced_by_one_more_hit(dataset):
     dropping = replace(dataset, drop_self=True)
     conditions = Conditions(metrics=parse_metrics(["nDCG@3"]), k=3)
     kept, [dropped] = retriever(dataset), evaluate(dropping, [retriever(dataset)], conditions)
-    whole = make_run(kept, dataset.queries(), replace(conditions, k=12))
+    whole, _ = make_run(kept, dataset.queries(), replace(conditions, k=12))
     for query, hits in dropped.run.items():
         assert [d for d, _ in hits] == [d for d, _ in whole[query] if d != query][:3]
     expected = sum(query in [d for d, _ in whole[query]][:4] for query in whole)
@@ -197,7 +197,8 @@ def test_the_mean_of_a_group_weighs_its_parts_alike(dataset):
 
 
 def run_file(dataset, tmp_path, name="mine.trec", weight=1.0):
-    write_run(make_run(retriever(dataset, weight=weight), dataset.queries(), Conditions()), tmp_path / name)
+    run, _ = make_run(retriever(dataset, weight=weight), dataset.queries(), Conditions())
+    write_run(run, tmp_path / name)
     return str(tmp_path / name)
 
 

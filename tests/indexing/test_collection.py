@@ -336,14 +336,14 @@ def test_another_encoder_is_refused_and_both_are_named(collection):
 
     commit = read_commit(collection.path)
     dense = commit.representations["dense"]
-    other = {**dense.encoder, "model": "32"}
+    other = {**dense.encoder, "options": {**dense.encoder["options"], "dim": 32}}
     changed = {
         **commit.representations,
         "dense": type(dense)(other, dense.fingerprint, dense.value, dense.indexes),
     }
     write_commit(collection.path, commit.following(representations=changed))
     assert path.exists()
-    with pytest.raises(IncompatibleError, match=r"hashing '32'.*fingerprint"):
+    with pytest.raises(IncompatibleError, match=r"hashing.*fingerprint"):
         collection.snapshot().searcher("dense")
 
 

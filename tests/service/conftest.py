@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import threading
+import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -11,9 +14,11 @@ import httpx
 import numpy as np
 import polars as pl
 import pytest
+import uvicorn
 
 from retrieval.bitmap import Bitmap
 from retrieval.errors import ConfigError
+from retrieval.filters import parse_filter
 from retrieval.protocols import Explanation, Fingerprints, SearchRequest
 from retrieval.topk import top_k
 from retrieval.values import Dense, Document, Hits
@@ -87,10 +92,9 @@ class FakeSnapshot:
     def __post_init__(self) -> None:
         self.n_rows = self.n_documents = len(self.stored)
         self.commit = SimpleNamespace(schema={"kind": "string", "year": "integer"})
-        frame = pl.DataFrame(
-            {name: [d.metadata.get(name) for d in self.stored] for name in self.commit.schema}
-        )
-        metadata = SimpleNamespace(frame=lambda names: frame.select(names))
+        columns = {name: [d.metadata.get(name) for d in self.stored] for name in self.commit.schema}
+        self.frame = pl.DataFrame(columns)
+        metadata = SimpleNamespace(frame=self.frame.select)
         self.segments = [SimpleNamespace(metadata=metadata, live=None)]
 
     def encoder(self, name):
@@ -103,10 +107,7 @@ class FakeSnapshot:
         return FakeSearcher(self, encoders["dense"], plain.encode_documents(self.stored))
 
     def filter(self, expression):
-        if not expression.startswith("kind = "):
-            raise ConfigError("filter: at position 0: expected a condition")
-        kind = expression.removeprefix("kind = ")
-        return Bitmap.from_mask(np.array([d.metadata["kind"] == kind for d in self.stored]))
+        return Bitmap.from_mask(parse_filter(expression).evaluate(self.frame))
 
     def documents(self, rows):
         return [self.stored[row] for row in rows]
@@ -216,3 +217,54 @@ def make_client(collection, tmp_path):
 @pytest.fixture
 def client(make_client):
     return make_client()
+
+
+class Server:
+    """uvicorn on a thread of this process, on a free port of the loopback address."""
+
+    def __init__(self, app) -> None:
+        config = uvicorn.Config(app, log_level="error", server_header=False, timeout_graceful_shutdown=20)
+        self.uvicorn = uvicorn.Server(config)
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.thread = threading.Thread(target=self.uvicorn.run, kwargs={"sockets": [self.socket]})
+        self.thread.start()
+
+    def wait_ready(self):
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}/readyz").status_code == 200:
+                    return self
+            time.sleep(0.02)
+        raise AssertionError("the server did not get ready")
+
+    def drain(self) -> None:
+        """Begin to shut down, as SIGTERM does."""
+        self.uvicorn.should_exit = True
+
+    def stop(self) -> None:
+        self.drain()
+        self.thread.join(30)
+        self.socket.close()
+
+
+@pytest.fixture
+def make_server(collection, tmp_path):
+    """Serve the fake collection over a real socket with the given settings."""
+    servers = []
+
+    def make(**options) -> Server:
+        settings = Settings(**{"collection": tmp_path / "fake", "reload_s": 0.0, **options})
+        server = Server(create_app(settings, opener=lambda path: collection))
+        servers.append(server)
+        server.wait_ready()
+        collection.encoder.batches.clear()
+        while collection.encoder.entered.acquire(blocking=False):
+            pass
+        return server
+
+    yield make
+    collection.encoder.open.set()
+    for server in servers:
+        server.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,77 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from retrieval.encoders.transformer.architectures import MODELS
 from retrieval.encoders.transformer.attention import TokenRun, attend
 from retrieval.encoders.transformer.linear import AddingLinear, Linear, adding_linear, linear, packs
 from retrieval.errors import CorruptError
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """Where a kind of model keeps its tensors and its sizes."""
-
-    prefixes: tuple[str, ...]
-    layer: str
-    query: str
-    key: str
-    value: str
-    attended: str
-    attended_norm: str
-    up: str
-    down: str
-    norm: str
-    width: str = "hidden_size"
-    n_layers: str = "num_hidden_layers"
-    heads: str = "num_attention_heads"
-    activation: str = "hidden_act"
-    shifted: bool = False  # positions start behind the padding token's id
-
-    def first_position(self, config: Mapping[str, Any]) -> int:
-        """The row of the position table that the first token uses."""
-        return int(config.get("pad_token_id") or 0) + 1 if self.shifted else 0
-
-    def positions(self, config: Mapping[str, Any]) -> int:
-        """The most tokens the position table has rows for."""
-        return int(config["max_position_embeddings"]) - self.first_position(config)
-
-
-_BERT = Names(
-    prefixes=("", "bert.", "roberta.", "distilbert."),
-    layer="encoder.layer.",
-    query="attention.self.query",
-    key="attention.self.key",
-    value="attention.self.value",
-    attended="attention.output.dense",
-    attended_norm="attention.output.LayerNorm",
-    up="intermediate.dense",
-    down="output.dense",
-    norm="output.LayerNorm",
-)
-_ROBERTA = replace(_BERT, shifted=True)
-_DISTILBERT = Names(
-    prefixes=_BERT.prefixes,
-    layer="transformer.layer.",
-    query="attention.q_lin",
-    key="attention.k_lin",
-    value="attention.v_lin",
-    attended="attention.out_lin",
-    attended_norm="sa_layer_norm",
-    up="ffn.lin1",
-    down="ffn.lin2",
-    norm="output_layer_norm",
-    width="dim",
-    n_layers="n_layers",
-    heads="n_heads",
-    activation="activation",
-)
-MODELS: dict[str, Names] = {
-    "bert": _BERT,
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-    "camembert": _ROBERTA,
-    "distilbert": _DISTILBERT,
-}
-"""``model_type`` in config.json -> names; other kinds of models run through sentence-transformers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +26,7 @@ class Norm:
     eps: float
 
     def __call__(self, x: Tensor) -> Tensor:
+        """(T, D) to (T, D)."""
         return F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, self.eps)
 
 

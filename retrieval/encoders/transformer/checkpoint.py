@@ -10,14 +10,6 @@ from typing import Any
 
 from retrieval.errors import ConfigError, FormatError
 
-ACTIVATION_NAMES = {
-    "torch.nn.modules.activation.Tanh": "tanh",
-    "torch.nn.modules.linear.Identity": "identity",
-    "torch.nn.modules.activation.ReLU": "relu",
-    "torch.nn.modules.activation.GELU": "gelu",
-}
-"""Activations of a Dense module that run without sentence-transformers."""
-
 _LEGACY_POOLING = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",

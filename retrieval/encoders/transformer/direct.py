@@ -13,10 +13,9 @@ from retrieval.compute import apply_threads, threads, torch_workers
 from retrieval.encoders.tally import Tally
 from retrieval.encoders.transformer.attention import TokenRun
 from retrieval.encoders.transformer.batches import plan_batches, token_budget
-from retrieval.encoders.transformer.bert import MODELS, Bert, load_bert
-from retrieval.encoders.transformer.checkpoint import ACTIVATION_NAMES, Checkpoint, read_json
-from retrieval.encoders.transformer.linear import ACTIVATIONS
-from retrieval.encoders.transformer.pooling import POOLINGS, Head, load_projection, pool
+from retrieval.encoders.transformer.bert import Bert, load_bert
+from retrieval.encoders.transformer.checkpoint import Checkpoint
+from retrieval.encoders.transformer.pooling import Head, load_projection, pool
 from retrieval.encoders.transformer.tokens import Tokenizer
 
 _GPU_TOKENS = 32_768  # a batch on an accelerator
@@ -40,8 +39,8 @@ class DirectEngine:
     head: Head
     device: str
 
-    def encode(self, texts: Sequence[str], tally: Tally) -> NDArray[np.float32]:
-        """(N, D) float32, one row a text; long texts are cut and counted."""
+    def encode(self, texts: Sequence[str], tally: Tally, task: str = "document") -> NDArray[np.float32]:
+        """(N, D) float32, one row a text; long texts are cut and counted; both tasks run the one tower."""
         apply_threads()
         tokens = self.tokenizer(texts)
         lengths = tokens.lengths()
@@ -53,7 +52,9 @@ class DirectEngine:
         batches = plan_batches(lengths, budget, padded=not on_cpu)
         parts = [[tokens.ids[row] for row in batch] for batch in batches]
         workers = torch_workers() if on_cpu and len(parts) > 1 else None
-        vectors = list(workers.map(self._forward, parts)) if workers else [self._forward(part) for part in parts]
+        vectors = (
+            list(workers.map(self._forward, parts)) if workers else [self._forward(part) for part in parts]
+        )
         out = np.empty((len(texts), vectors[0].shape[1]), dtype=np.float32)
         for batch, values in zip(batches, vectors, strict=True):
             out[batch] = values
@@ -91,53 +92,6 @@ def _padded(ids: Sequence[NDArray[np.int32]], device: str) -> tuple[torch.Tensor
     even = bool((lengths == longest).all())
     run = TokenRun(0, len(ids), longest, None if even else lengths.to(device))
     return torch.from_numpy(flat.reshape(-1)).to(device), [run]
-
-
-def runs_directly(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint is of a kind this engine computes exactly as sentence-transformers does."""
-    config, wrapper = checkpoint.config, checkpoint.wrapper
-    names = MODELS.get(str(config.get("model_type")))
-    if names is None or checkpoint.types[0] != "Transformer":
-        return False
-    kinds = [kind for kind in checkpoint.types[1:] if kind not in ("Dense", "Normalize")]
-    tail = [kind for kind in checkpoint.types[2:] if kind != "Dense"]
-    if kinds != ["Pooling"] or checkpoint.types[1] != "Pooling" or tail not in ([], ["Normalize"]):
-        return False
-    if tail and checkpoint.types[-1] != "Normalize":
-        return False
-    pooling = next(config for kind, _, config in checkpoint.modules if kind == "Pooling")
-    tokenizer = read_json(checkpoint.transformer / "tokenizer_config.json", missing={})
-    return all(
-        (
-            set(checkpoint.pooling) <= set(POOLINGS),
-            pooling.get("include_prompt", True),
-            wrapper.get("transformer_task", "feature-extraction") == "feature-extraction",
-            wrapper.get("module_output_name") in (None, "token_embeddings"),
-            config.get("position_embedding_type", "absolute") == "absolute",
-            config.get(names.activation, "gelu") in ACTIVATIONS,
-            not config.get("is_decoder"),
-            "auto_map" not in config and "quantization_config" not in config,
-            all(
-                part.activation in ACTIVATION_NAMES and (part.folder / "model.safetensors").is_file()
-                for part in checkpoint.projections
-            ),
-            all(
-                config.get("module_input_name", "sentence_embedding") == "sentence_embedding"
-                and config.get("module_output_name") in (None, "sentence_embedding")
-                and not config.get("use_residual")
-                for kind, _, config in checkpoint.modules
-                if kind in ("Dense", "Normalize")
-            ),
-            tokenizer.get("truncation_side", "right") == "right",
-            (checkpoint.transformer / "model.safetensors").is_file(),
-            (checkpoint.transformer / "tokenizer.json").is_file(),
-        )
-    )
-
-
-def length_limit(checkpoint: Checkpoint) -> int:
-    """The most tokens the position table of a directly run checkpoint allows."""
-    return MODELS[checkpoint.config["model_type"]].positions(checkpoint.config)
 
 
 def load_direct(

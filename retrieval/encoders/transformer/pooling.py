@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from retrieval.encoders.transformer.architectures import PROJECTION_ACTIVATIONS
 from retrieval.encoders.transformer.attention import TokenRun
-from retrieval.encoders.transformer.checkpoint import ACTIVATION_NAMES, Projection
+from retrieval.encoders.transformer.checkpoint import Projection
 from retrieval.errors import CorruptError
 
 
@@ -80,6 +81,7 @@ class Head:
     normalize: bool
 
     def __call__(self, x: Tensor) -> Tensor:
+        """(B, D) pooled vectors to (B, dim) final ones."""
         for project in self.projections:
             x = project(x)
         if self.dim is not None:
@@ -103,7 +105,7 @@ def load_projection(projection: Projection, device: str) -> Callable[[Tensor], T
         bias = tensors["linear.bias"].to(device=device, dtype=torch.float32) if projection.bias else None
     except (SafetensorError, OSError, KeyError) as error:
         raise CorruptError(path, f"not the weights of a Dense module ({error})") from error
-    act = _ACTIVATIONS[ACTIVATION_NAMES[projection.activation]]
+    act = _ACTIVATIONS[PROJECTION_ACTIVATIONS[projection.activation]]
     return lambda x: act(F.linear(x, weight, bias))
 
 

@@ -58,7 +58,7 @@ class Tokenizer:
         path = folder / "tokenizer.json"
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # noqa: BLE001  (tokenizers raises nothing narrower)
+        except Exception as error:  # tokenizers raises nothing narrower
             raise CorruptError(path, f"not a readable tokenizer ({error})") from error
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)

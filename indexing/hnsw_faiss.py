@@ -1,0 +1,109 @@
+"""FAISS's HNSW graph: links in a file of their own, vectors shared with the collection, both memory-mapped."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.bitmap import Bitmap
+from retrieval.compute import apply_threads
+from retrieval.errors import CorruptError, MissingExtraError
+from retrieval.values import Dense
+
+_CHUNK = 8192  # rows added at a time
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingExtraError("faiss-cpu", "gpu") from error
+    return faiss
+
+
+def memory_needed(n: int, dim: int, m: int, half: bool) -> int:
+    """Bytes while building: vectors, 2m links of 4 bytes and a little for upper layers, levels and locks."""
+    return n * (dim * (2 if half else 4) + int(8.5 * m) + 32)
+
+
+def build_graph(
+    vectors: Dense, path: Path, m: int, ef_construction: int, progress: Callable[[int], None]
+) -> None:
+    """Build the graph in memory and write it without the vectors."""
+    faiss = _faiss()
+    apply_threads()
+    if vectors.values.dtype == np.float16:
+        index = faiss.IndexHNSWSQ(vectors.dim, faiss.ScalarQuantizer.QT_fp16, m, faiss.METRIC_INNER_PRODUCT)
+        index.is_trained = True  # half precision has nothing to learn
+    else:
+        index = faiss.IndexHNSWFlat(vectors.dim, m, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = ef_construction
+    for start in range(0, len(vectors), _CHUNK):
+        chunk = np.ascontiguousarray(vectors.values[start : start + _CHUNK], dtype=np.float32)
+        index.add(chunk)
+        progress(len(chunk))
+    faiss.write_index(index, str(path), faiss.IO_FLAG_SKIP_STORAGE)
+
+
+class FaissGraph:
+    """The graph on disk, opened at the first search; searching changes nothing in it."""
+
+    def __init__(self, path: Path, vectors: Dense, check: Callable[[], None]) -> None:
+        self._path, self._vectors, self._check = path, vectors, check
+        self._lock = threading.Lock()
+        self._index: Any = None
+        self._kept_alive: tuple[Any, ...] = ()
+
+    def nearest(
+        self, queries: NDArray[np.float32], count: int, ef: int, allowed: Bitmap | None
+    ) -> NDArray[np.int64]:
+        """(Q, count) rows; disallowed ones are walked through but not returned."""
+        faiss = _faiss()
+        index = self._opened()
+        apply_threads()
+        if allowed is None:
+            found = index.search(queries, count, params=faiss.SearchParametersHNSW(efSearch=ef))[1]
+        else:
+            bits = np.ascontiguousarray(allowed.bits)  # FAISS keeps a pointer, we keep the array
+            selector = faiss.IDSelectorBitmap(bits)
+            found = index.search(queries, count, params=faiss.SearchParametersHNSW(efSearch=ef, sel=selector))[1]
+        return np.asarray(found, dtype=np.int64)
+
+    def _opened(self) -> Any:
+        with self._lock:
+            if self._index is None:
+                self._check()
+                self._index = self._open()
+            return self._index
+
+    def _open(self) -> Any:
+        faiss = _faiss()
+        try:
+            index = faiss.read_index(str(self._path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_STORAGE)
+        except RuntimeError as error:
+            raise CorruptError(self._path, f"not a graph that FAISS reads ({error})") from error
+        values = np.ascontiguousarray(self._vectors.values)
+        if (index.ntotal, index.d) != values.shape:
+            raise CorruptError(self._path, f"is over {index.ntotal} x {index.d} vectors, not {values.shape}")
+        if values.dtype == np.float16:
+            half = faiss.ScalarQuantizer.QT_fp16
+            storage = faiss.IndexScalarQuantizer(index.d, half, faiss.METRIC_INNER_PRODUCT)
+        else:
+            storage = faiss.IndexFlatIP(index.d)
+        # The vectors are attached where they are mapped. The empty index's owner stands for "not FAISS's".
+        pointer = faiss.swig_ptr(values.reshape(-1).view(np.uint8))
+        storage.codes = faiss.MaybeOwnedVectorUInt8.create_view(pointer, values.nbytes, storage.codes.owner)
+        storage.ntotal = index.ntotal
+        index.storage, index.own_fields = storage, False
+        self._kept_alive = (values, storage)
+        return index
+
+
+def open_graph(path: Path, vectors: Dense, check: Callable[[], None]) -> FaissGraph:
+    """The graph of these vectors; ``check`` raises CorruptError when the file changed, and runs once."""
+    return FaissGraph(path, vectors, check)
