@@ -14,6 +14,7 @@ one.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,7 +100,7 @@ class Corpus:
         """The same documents as text."""
         words: dict[int, str] = {}
         for tokens, indptr in self.documents(n):
-            for start, stop in zip(indptr[:-1], indptr[1:], strict=True):
+            for start, stop in itertools.pairwise(indptr):
                 yield " ".join(words.setdefault(t, word(t)) for t in tokens[start:stop].tolist())
 
     def queries(self, n: int, n_documents: int) -> list[list[int]]:

@@ -1,151 +1,32 @@
-"""The compiled loops of BM25 search: term look-up, weights, and a windowed MaxScore traversal.
-
-Compiled on first use and cached on disk; importing this module costs numba's import.
-"""
+"""The compiled loop of BM25 search: a traversal in windows of rows with MaxScore pruning, and its parts."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.compute import kernel_cache
+from indexing.compiled import FLOAT, INT, entry, filled, given, kernel, no_nan_kernel
 
-kernel_cache()
-import numba  # noqa: E402
-
-F = TypeVar("F", bound=Callable[..., Any])
-kernel: Callable[[F], F] = numba.njit(cache=True, nogil=True)
-
-
-def _array(dtype: Any) -> Any:
-    """Read-only in the signature, so that mapped and fresh arrays call the same compiled code."""
-    return numba.types.Array(dtype, 1, "C", readonly=True)
-
-
-_U8, _U16, _I32, _I64, _U64, _F32 = (
-    _array(dtype)
-    for dtype in (
-        numba.uint8,
-        numba.uint16,
-        numba.int32,
-        numba.int64,
-        numba.uint64,
-        numba.float32,
-    )
-)
-_STRINGS = (_U8, _I64, _U8)
-_LOOK_UP = numba.void(
-    *(*_STRINGS, _U64, _I32, _I64, *_STRINGS, _I64),
-    *(numba.int32[::1], numba.uint64[::1], numba.int64[::1]),
-)
-
-
-def _search_signature(codes: Any) -> Any:
-    return numba.void(
-        *(_I64, _I32, _I32, _U8, numba.int64, numba.int64, _I32, _U64, _I64, _I64, _F32),
-        *(_I64, _I32, codes, _F32, _F32, numba.float64, numba.int64, _U8),
-        *(numba.float32[::1], numba.int64[:, ::1], numba.float32[:, ::1]),
-    )
-
-
-def entry(signature: Any) -> Callable[[F], F]:
-    """A kernel called from Python, compiled (or read from the cache) at import."""
-    return numba.njit(signature, cache=True, nogil=True)
-
-
-# No NaN ever enters the accumulators; without this the maximum of a block is not vectorised.
-max_kernel: Callable[[F], F] = numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
-
-BLOCK = 32  # accumulators checked at once
 WINDOW = 16_384  # rows of a window that most of the postings are read for; its accumulators stay in cache
-WIDEST = 65_536  # rows of a window of which few postings are read
 DENSE = 16  # with a posting per so many rows of a window, all accumulators are looked at
-LOOK_UP_COST = 40  # postings that are read in the time one is looked up
+LOOK_UP_COST = 16  # postings that are read in the time one is looked up
 SLACK = 1.00001  # bounds are rounded up by more than any sum of float32 can be off
 SLACK_DOWN = 0.99999
 
 
-@kernel
-def hash_term(blob: NDArray[np.uint8], start: int, stop: int, field: int) -> np.uint64:
-    """FNV-1a over the bytes and the field, then MurmurHash3's finaliser."""
-    value = np.uint64(14695981039346656037)
-    prime = np.uint64(1099511628211)
-    for position in range(start, stop):
-        value = (value ^ np.uint64(blob[position])) * prime
-    value = (value ^ np.uint64(field)) * prime
-    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    return value ^ (value >> np.uint64(33))
-
-
-@kernel
-def hash_terms(
-    blob: NDArray[np.uint8], offsets: NDArray[np.int64], fields: NDArray[np.uint8]
-) -> NDArray[np.uint64]:
-    """(V,) hashes of a vocabulary."""
-    out = np.empty(len(fields), dtype=np.uint64)
-    for term in range(len(fields)):
-        out[term] = hash_term(blob, offsets[term], offsets[term + 1], fields[term])
-    return out
-
-
-@entry(_LOOK_UP)
-def look_up(
-    blob: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    fields: NDArray[np.uint8],
-    hashes: NDArray[np.uint64],
-    term_of: NDArray[np.int32],
-    buckets: NDArray[np.int64],
-    known_blob: NDArray[np.uint8],
-    known_offsets: NDArray[np.int64],
-    known_fields: NDArray[np.uint8],
-    indptr: NDArray[np.int64],
-    out_terms: NDArray[np.int32],
-    out_hashes: NDArray[np.uint64],
-    out_frequencies: NDArray[np.int64],
-) -> None:
-    """Number of each asked term in a segment, -1 when it is not there, its hash, and how many postings it has.
-
-    Args:
-        blob, offsets, fields: the terms asked for.
-        hashes: (V,) of the segment's terms, ascending; term_of: (V,) the term of each.
-        buckets: (2^b + 1,) where the hashes with each value of their first b bits start.
-        known_blob, known_offsets, known_fields: the segment's vocabulary, for comparison byte by byte.
-        indptr: (V+1,) where its postings start.
-    """
-    shift = np.uint64(64)
-    size = len(buckets) - 1
-    while size > 1:
-        size >>= 1
-        shift -= np.uint64(1)
-    for term in range(len(fields)):
-        start, stop = offsets[term], offsets[term + 1]
-        value = hash_term(blob, start, stop, fields[term])
-        out_hashes[term] = value
-        out_terms[term] = -1
-        out_frequencies[term] = 0
-        bucket = np.int64(value >> shift) if shift < np.uint64(64) else 0
-        for position in range(buckets[bucket], buckets[bucket + 1]):
-            if hashes[position] != value:
-                continue
-            candidate = term_of[position]
-            low = known_offsets[candidate]
-            same = known_offsets[candidate + 1] - low == stop - start
-            same = same and known_fields[candidate] == fields[term]
-            for step in range(stop - start):
-                if not same:
-                    break
-                same = known_blob[low + step] == blob[start + step]
-            if same:
-                out_terms[term] = candidate
-                out_frequencies[term] = indptr[candidate + 1] - indptr[candidate]
-                break
+def _search_arguments(codes: Any) -> tuple[Any, ...]:
+    ints, longs, floats = given(np.int32), given(np.int64), given(np.float32)
+    return (
+        *(longs, ints, ints, given(np.uint8), INT, INT, ints, given(np.uint64), longs, longs, floats),
+        *(longs, ints, given(codes), floats, floats, FLOAT, INT, given(np.uint8)),
+        *(filled(np.float32), filled(np.float32), filled(np.uint64)),
+        *(filled(np.int64, 2), filled(np.float32, 2)),
+    )
 
 
 @kernel
@@ -166,7 +47,7 @@ def first_at_least(rows: NDArray[np.int32], start: int, stop: int, row: int, n: 
     here = np.int64(rows[start])
     if here >= row:
         return start
-    guess = start + (row - here) * (stop - start) // max(1, n - here)
+    guess = start + (row - here) * (stop - start) // np.int64(max(1, n - here))
     guess = min(guess, stop - 1)
     step = 1
     if rows[guess] < row:
@@ -237,7 +118,9 @@ def keep_best(keys: NDArray[Any], n: int, k: int) -> None:
 def order_terms(
     weights: NDArray[np.float32], hashes: NDArray[np.uint64], order: NDArray[np.int64], n: int
 ) -> None:
-    """Shell sort of the first n positions by falling weight, then rising hash."""
+    """The positions 0 .. n-1 by falling weight, then rising hash (Shell's sort)."""
+    for i in range(n):
+        order[i] = i
     gap = 1
     while gap < n // 3:
         gap = 3 * gap + 1
@@ -257,7 +140,7 @@ def order_terms(
         gap //= 3
 
 
-@max_kernel
+@no_nan_kernel
 def raise_to(columns: NDArray[np.float32], values: NDArray[np.float32]) -> None:
     """Put the larger of each pair of non-negative values into columns."""
     for column in range(len(values)):
@@ -290,6 +173,40 @@ def add_postings(
 
 
 @kernel
+def count_from(values: NDArray[np.float32], floor: np.float32) -> int:
+    """How many values are at least the floor."""
+    n = 0
+    for position in range(len(values)):
+        n += values[position] >= floor
+    return n
+
+
+@kernel
+def cheapest_level(
+    essential: int,
+    n_terms: int,
+    begin: NDArray[np.int64],
+    end: NDArray[np.int64],
+    look_ups: NDArray[np.int64],
+) -> int:
+    """How many of the terms to read in later windows, judged by one window in which all were read.
+
+    Args:
+        essential: the terms that must be read.
+        begin, end: the postings of each term in the window.
+        look_ups: how many rows would have been looked up in each term beyond the essential ones, which does
+            not depend on where reading stops.
+    """
+    best, cost = n_terms, 0
+    least = 0
+    for t in range(n_terms - 1, essential - 1, -1):
+        cost += LOOK_UP_COST * look_ups[t] - (end[t] - begin[t])
+        if cost < least:
+            best, least = t, cost
+    return best
+
+
+@kernel
 def take_candidates(
     accumulators: NDArray[np.float32],
     size: int,
@@ -315,7 +232,7 @@ def take_candidates(
     """
     # A column that passes is looked through, so there should be several times as many columns as candidates;
     # the k-th largest maximum is close to the k-th largest score under the same condition.
-    width = max(512 if k == 0 else 128, 8 * max(k, np.int64(expected)))
+    width = max(512 if k == 0 else 128, 8 * int(max(k, expected)))
     width = max(min(width, size // 2), min(size, k))
     column_maxima(accumulators, size, width, columns)
     if k > 0 and width >= k:
@@ -361,8 +278,67 @@ def complete(
     return score
 
 
-@entry(_search_signature(_U16))
-def search(
+@kernel
+def write_best(
+    keys: NDArray[np.uint64], n: int, out_rows: NDArray[np.int64], out_scores: NDArray[np.float32]
+) -> None:
+    """Sort the k largest of n keys and unpack them, padding."""
+    k = len(out_rows)
+    if n > k:
+        keep_best(keys, n, k)
+        n = k
+    if n > 24:
+        keys[:n].sort()
+    else:
+        for i in range(1, n):
+            key = keys[i]
+            j = i
+            while j > 0 and keys[j - 1] > key:
+                keys[j] = keys[j - 1]
+                j -= 1
+            keys[j] = key
+    for position in range(n):
+        key = keys[n - 1 - position]
+        out_scores[position] = score_of(key)
+        out_rows[position] = np.int64(0xFFFFFFFF) - np.int64(key & np.uint64(0xFFFFFFFF))
+    for position in range(n, k):
+        out_scores[position] = np.float32(-np.inf)
+        out_rows[position] = -1
+
+
+@kernel
+def is_in(bits: NDArray[np.uint8], row: int) -> bool:
+    """Whether a packed set holds a row."""
+    return (bits[row >> 3] >> (row & 7)) & 1 == 1
+
+
+@kernel
+def take_candidates_of_postings(
+    rows: NDArray[np.int32],
+    begin: NDArray[np.int64],
+    end: NDArray[np.int64],
+    n_terms: int,
+    start: int,
+    floor: np.float32,
+    rest: float,
+    accumulators: NDArray[np.float32],
+    candidates: NDArray[np.uint64],
+) -> int:
+    """``take_candidates`` for a window with few postings, by going through them again; does not raise the floor."""
+    n = 0
+    for t in range(n_terms):
+        for position in range(begin[t], end[t]):
+            row = np.int64(rows[position])
+            score = accumulators[np.uint64(row - start)]
+            accumulators[np.uint64(row - start)] = np.float32(0)
+            if score > 0 and score + rest >= floor:
+                candidates[n] = pack_row(row, score)
+                n += 1
+    return n
+
+
+@entry(*_search_arguments(np.uint16))
+def search(  # noqa: C901  one loop over windows; its state is too much to hand around
     query_indptr: NDArray[np.int64],
     query_indices: NDArray[np.int32],
     query_frequencies: NDArray[np.int32],
@@ -383,6 +359,8 @@ def search(
     n: int,
     allowed: NDArray[np.uint8],
     accumulators: NDArray[np.float32],
+    columns: NDArray[np.float32],
+    candidates: NDArray[np.uint64],
     out_rows: NDArray[np.int64],
     out_scores: NDArray[np.float32],
 ) -> None:
@@ -403,16 +381,15 @@ def search(
         table: (C,) the factor of each code now; ratio: the most it exceeds the reference factor, as a quotient.
         n: rows of the segment.
         allowed: packed bits of the rows that may be returned; empty for all.
-        accumulators: zeros, a multiple of BLOCK; zeros again afterwards.
+        accumulators: zeros, one for each row of the widest window; zeros again afterwards.
+        columns, candidates: scratch of twice that size, and of that size and one.
         out_rows, out_scores: (Q, k), all filled in.
     """
     k = out_rows.shape[1]
     filtered = len(allowed) > 0
     room = 2 * k + 64
     widest = len(accumulators)
-    columns = np.empty(2 * widest, dtype=np.float32)
     keys = np.empty(room, dtype=np.uint64)
-    candidates = np.empty(widest + 1, dtype=np.uint64)
     most = 1
     for query in range(first, last):
         most = max(most, query_indptr[query + 1] - query_indptr[query])
@@ -424,32 +401,27 @@ def search(
     cursor = np.empty(most, dtype=np.int64)
     end = np.empty(most, dtype=np.int64)
     bound = np.empty(most + 1, dtype=np.float64)
+    look_ups = np.empty(most, dtype=np.int64)
 
     for query in range(first, last):
-        # --- the terms of the query, heaviest first
         n_terms = 0
         for position in range(query_indptr[query], query_indptr[query + 1]):
             entry = query_indices[position]
             field = query_fields[entry]
             if terms[entry] >= 0 and frequencies[entry] > 0 and boosts[field] > 0:
-                order[n_terms] = n_terms
-                unordered[n_terms] = (
-                    boosts[field] * np.float32(query_frequencies[position])
-                ) * idf(n_documents[field], frequencies[entry])
+                boost = boosts[field] * np.float32(query_frequencies[position])
+                unordered[n_terms] = boost * idf(n_documents[field], frequencies[entry])
                 tie_breaks[n_terms] = hashes[entry]
-                end[n_terms] = terms[entry]
+                begin[n_terms] = terms[entry]
                 n_terms += 1
         order_terms(unordered, tie_breaks, order, n_terms)
-        for t in range(n_terms):
-            begin[t] = end[order[t]]
-        for t in range(n_terms):
-            term = begin[t]
+        bound[n_terms] = 0.0
+        for t in range(n_terms - 1, -1, -1):
+            term = begin[order[t]]
             weight[t] = unordered[order[t]]
             cursor[t] = indptr[term]
             end[t] = indptr[term + 1]
-        bound[n_terms] = 0.0
-        for t in range(n_terms - 1, -1, -1):
-            bound[t] = bound[t + 1] + weight[t] * peaks[begin[t]] * ratio * SLACK
+            bound[t] = bound[t + 1] + weight[t] * peaks[term] * ratio * SLACK
 
         found = 0
         enough = k  # rows that are worth a selection
@@ -457,6 +429,8 @@ def search(
         essential = n_terms
         width = min(WINDOW, widest)
         expected = 0.0  # candidates a row, from the window before
+        level = n_terms  # the terms that are read; the others are looked up
+        windows, next_trial = 0, 1
         while True:
             while essential > 0 and bound[essential - 1] < floor:
                 essential -= 1
@@ -467,43 +441,45 @@ def search(
             if start >= n:
                 break
             stop = min(n, start + width)
+            size = stop - start
 
             # --- add up the terms that matter, and those that are cheaper to read than to look up
+            trial = found >= k and essential < n_terms and windows >= next_trial
             total = 0
-            read = 0
-            while read < n_terms:
-                low = cursor[read]
-                if read >= essential:
-                    low = first_at_least(rows, low, end[read], start, n)
-                high = first_at_least(rows, low, end[read], stop, n)
-                if read >= essential and high - low > LOOK_UP_COST * expected * (stop - start):
-                    cursor[read] = low
-                    break
-                begin[read] = low
-                cursor[read] = high
-                add_postings(rows, codes, low, high, start, weight[read], table, accumulators)
-                total += high - low
-                read += 1
+            read = n_terms if trial else max(level, essential)
+            for t in range(read):
+                low = cursor[t]
+                if t >= essential:
+                    low = first_at_least(rows, low, end[t], start, n)
+                    if trial:
+                        look_ups[t] = count_from(
+                            accumulators[:size], np.float32((floor - bound[t]) * SLACK_DOWN)
+                        )
+                begin[t] = low
+                cursor[t] = first_at_least(rows, low, end[t], stop, n)
+                add_postings(rows, codes, low, cursor[t], start, weight[t], table, accumulators)
+                total += cursor[t] - low
+            if trial:
+                level = cheapest_level(essential, n_terms, begin, cursor, look_ups)
+                next_trial = 4 * windows
+            windows += 1
             rest = bound[read]
 
             # --- the rows that may be among the best, each once, accumulators cleared
-            n_candidates = 0
-            size = stop - start
             if total * DENSE > size:
-                wanted = k if not filtered and found < k else 0
+                if filtered and found < k:
+                    for i in range(size):
+                        if not is_in(allowed, start + i):
+                            accumulators[i] = np.float32(0)
+                wanted = k if found < k else 0
                 n_candidates, floor = take_candidates(
                     accumulators, size, start, wanted, floor, rest, expected * size, columns, candidates
                 )
                 width = min(WINDOW, widest)
             else:
-                for t in range(read):
-                    for position in range(begin[t], cursor[t]):
-                        row = np.int64(rows[position])
-                        score = accumulators[np.uint64(row - start)]
-                        accumulators[np.uint64(row - start)] = np.float32(0)
-                        if score > 0 and score + rest >= floor:
-                            candidates[n_candidates] = pack_row(row, score)
-                            n_candidates += 1
+                n_candidates = take_candidates_of_postings(
+                    rows, begin, cursor, read, start, floor, rest, accumulators, candidates
+                )
                 width = widest
             if read < n_terms and n_candidates > 1:
                 candidates[:n_candidates].sort()  # look-ups go forward only
@@ -512,7 +488,7 @@ def search(
             expected = n_candidates / size
             for c in range(n_candidates):
                 row = np.int64(candidates[c] >> np.uint64(32))
-                if filtered and not (allowed[row >> 3] >> (row & 7)) & 1:
+                if filtered and not is_in(allowed, row):
                     continue
                 score = score_of(candidates[c] << np.uint64(32))
                 if read < n_terms:
@@ -534,28 +510,7 @@ def search(
                 # all later rows lose ties, so they must score more: the next larger float32
                 floor = score_of(keys[k - 1] + (np.uint64(1) << np.uint64(32)))
 
-        # --- best first
-        n_best = min(found, k)
-        if found > k:
-            keep_best(keys, found, k)
-        best = keys[:n_best]
-        if n_best > 24:
-            best.sort()
-        else:
-            for i in range(1, n_best):
-                key = best[i]
-                j = i
-                while j > 0 and best[j - 1] > key:
-                    best[j] = best[j - 1]
-                    j -= 1
-                best[j] = key
-        for position in range(n_best):
-            key = best[n_best - 1 - position]
-            out_scores[query, position] = score_of(key)
-            out_rows[query, position] = np.int64(0xFFFFFFFF) - np.int64(key & np.uint64(0xFFFFFFFF))
-        for position in range(n_best, k):
-            out_scores[query, position] = np.float32(-np.inf)
-            out_rows[query, position] = -1
+        write_best(keys, found, out_rows[query], out_scores[query])
 
 
 @functools.cache
@@ -563,5 +518,5 @@ def search_kernel(codes: np.dtype[Any]) -> Callable[..., None]:
     """``search`` for codes of 16 bits; of 32 for the rare segment with more than 65,536 distinct pairs."""
     if codes == np.uint16:
         return search
-    wide: Callable[..., None] = entry(_search_signature(_array(numba.uint32)))(search.py_func)  # type: ignore[attr-defined]
+    wide: Callable[..., None] = entry(*_search_arguments(np.uint32))(search.py_func)  # type: ignore[attr-defined]
     return wide

@@ -104,8 +104,7 @@ class Chunking:
         n, first, windows = len(closed), 0, []
         while n - first > self.words:
             full = first + self.words
-            # first + 2/3 of the words is the earliest end; rfind gives the last sentence end before ``full``
-            last = closed.rfind(1, first + max(self.words * 2 // 3, 1) - 1, full) + 1 or full
+            last = closed.rfind(1, first + self.words * 2 // 3, full) + 1 or full
             windows.append((first, last))
             begin = last - self.overlap
             sentence = closed.find(1, begin - 1, last - 1) + 1 if self.overlap and begin > 0 else 0

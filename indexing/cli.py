@@ -41,19 +41,22 @@ def corpus_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--id-field", metavar="NAME", help="Column that holds the document id."),
         click.option("--title-field", metavar="NAME", help="Column that holds the title."),
         click.option("--text-field", metavar="NAME", help="Column that holds the text."),
+        click.option(
+            "--ignore-field",
+            "ignore_fields",
+            multiple=True,
+            metavar="NAME",
+            help="Field that is not to become metadata (repeatable).",
+        ),
     ):
         command = option(command)
     return command
 
 
-def _corpus(
-    path: str, format_: str | None, id_field: str | None, title_field: str | None, text_field: str | None
-) -> Any:
+def _corpus(path: str, *, format_: str | None, **fields: Any) -> Any:
     from indexing.corpora import open_corpus
 
-    return open_corpus(
-        path, format=format_, id_field=id_field, title_field=title_field, text_field=text_field
-    )
+    return open_corpus(path, format=format_, **fields)
 
 
 def _echo(facts: Any, as_json: bool, text: str) -> None:
@@ -144,7 +147,7 @@ def index_command(
     restart: bool,
     as_json: bool,
     quiet: bool,
-    **corpus_fields: str | None,
+    **corpus_fields: Any,
 ) -> None:
     r"""Make a collection of CORPUS: JSONL (.gz, .zst), CSV, Parquet, a BEIR folder, a folder of .txt/.md, or python-docs.
 
@@ -292,7 +295,7 @@ def add_command(
     restart: bool,
     as_json: bool,
     quiet: bool,
-    **corpus_fields: str | None,
+    **corpus_fields: Any,
 ) -> None:
     """Add the documents of CORPUS to COLLECTION as a new segment (or change metadata only)."""
     if metadata_only:
@@ -448,7 +451,7 @@ def encode_command(
     queries: bool,
     as_json: bool,
     quiet: bool,
-    **corpus_fields: str | None,
+    **corpus_fields: Any,
 ) -> None:
     """Encode the texts of INPUT into a .npy of dense vectors, one row a text, in order."""
     from indexing.encoding import encode_corpus

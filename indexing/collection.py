@@ -247,7 +247,7 @@ class CollectionSnapshot:
         Args:
             using: a representation ("bm25", "dense"), one of its indexes ("dense-hnsw"), "hybrid" (all
                 representations fused), or names joined by "+" ("bm25+dense"); "" means hybrid where there are
-                several representations.
+                several representations. A fusion method may stand before ("rrf:hybrid"); min-max otherwise.
             rerank: a reranker of ``retrieval.rerank.RERANKERS`` or a cross-encoder checkpoint.
             encoders: already open encoders by representation name; others are opened and checked here.
 

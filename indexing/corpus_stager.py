@@ -76,7 +76,6 @@ class CorpusStager:
         self.tallies = Tallies()
         self.schema = MetadataSchema.from_json(dict(schema))
         self._position: Any = None
-        self._bytes_read = 0
         for batch in staging.batches:
             numbers = np.arange(self.tallies.documents, self.tallies.documents + batch.facts["n_documents"])
             self._seen.extend(id_hashes(batch.documents().ids), numbers)
@@ -85,7 +84,7 @@ class CorpusStager:
             facts = staging.batches[-1].facts
             self.tallies = Tallies(**facts["tallies"])
             self.schema = MetadataSchema.from_json(facts["schema"])
-            self._position, self._bytes_read = facts["position"], facts["bytes_read"]
+            self._position = facts["position"]
         self.resumed_documents = self.tallies.documents
 
     def run(self) -> None:
@@ -94,12 +93,12 @@ class CorpusStager:
         Raises:
             FormatError: a record cannot be read, conflicts with the metadata types so far, or repeats an id.
         """
-        self._progress.start("read and encode", self._corpus.n_bytes, "B")
-        if self._bytes_read:
+        self._progress.start("read and encode", None, "rows")
+        if self._staging.batches:
             self._progress.note(
                 f"resuming after {self.resumed_documents:,} documents that are already encoded"
             )
-            self._progress.advance(self._bytes_read)
+            self._progress.advance(self.tallies.rows)
         for record in self._corpus.read(self._position):
             self._take(record)
             if self._rows >= self._batch_rows or self._characters >= MAX_BATCH_CHARACTERS:
@@ -177,26 +176,30 @@ class CorpusStager:
             if chunked
             else documents
         )
-        bytes_now = last.bytes_read - self._bytes_read
-        vectors = {}
+        if self._corpus.n_bytes:  # rows to come, as if the rest of the corpus were like what has been read
+            unread = max(1.0, self._corpus.n_bytes / max(last.bytes_read, 1))
+            self._progress.expect(round((self.tallies.rows + packed.n_rows) * unread))
+        # the bar counts the work of models; where there is none, that of all encoders
+        slow = [name for name, encoder in self._encoders.items() if encoder.value is Dense] or [
+            *self._encoders
+        ]
+        vectors, shown = {}, 0
         for name, encoder in self._encoders.items():
-            share = bytes_now // len(self._encoders)
             before = encoder.tally.snapshot().n_truncated
+            share = packed.n_rows * (slow.index(name) + 1) // len(slow) - shown if name in slow else 0
+            shown += share
             vectors[name] = self._encode(encoder, passages, share)
             check_finite(vectors[name], f"the encoder of {name!r}")
             cut = encoder.tally.snapshot().n_truncated - before
             self.tallies.truncated[name] = self.tallies.truncated.get(name, 0) + cut
-        self._progress.advance(bytes_now - share * len(self._encoders))
         self.tallies.documents += len(packed)
         self.tallies.rows += packed.n_rows
         self._stage(packed, vectors, last)
-        self._bytes_read = last.bytes_read
         self._records, self._spans, self._rows, self._characters = [], [], 0, 0
 
     def _stage(self, packed: Documents, vectors: Mapping[str, Vectors], last: Record) -> None:
         facts = {
             "position": last.position,
-            "bytes_read": last.bytes_read,
             "schema": self.schema.to_json(),
             "tallies": vars(self.tallies),
         }
@@ -222,6 +225,6 @@ class CorpusStager:
 
 
 def _split_place(place: str) -> tuple[str, int | None]:
-    """ "file:12" as path and line for FormatError."""
+    """Path and line of "file:12", for FormatError."""
     path, colon, line = place.rpartition(":")
     return (path, int(line)) if colon and line.isdigit() else (place, None)

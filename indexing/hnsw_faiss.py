@@ -10,20 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.bitmap import Bitmap
 from retrieval.compute import apply_threads
-from retrieval.errors import CorruptError, MissingExtraError
+from retrieval.errors import CorruptError
 from retrieval.values import Dense
 
 _CHUNK = 8192  # rows added at a time
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingExtraError("faiss-cpu", "gpu") from error
-    return faiss
 
 
 def memory_needed(n: int, dim: int, m: int, half: bool) -> int:
@@ -35,7 +26,8 @@ def build_graph(
     vectors: Dense, path: Path, m: int, ef_construction: int, progress: Callable[[int], None]
 ) -> None:
     """Build the graph in memory and write it without the vectors."""
-    faiss = _faiss()
+    import faiss
+
     apply_threads()
     if vectors.values.dtype == np.float16:
         index = faiss.IndexHNSWSQ(vectors.dim, faiss.ScalarQuantizer.QT_fp16, m, faiss.METRIC_INNER_PRODUCT)
@@ -59,20 +51,14 @@ class FaissGraph:
         self._index: Any = None
         self._kept_alive: tuple[Any, ...] = ()
 
-    def nearest(
-        self, queries: NDArray[np.float32], count: int, ef: int, allowed: Bitmap | None
-    ) -> NDArray[np.int64]:
-        """(Q, count) rows; disallowed ones are walked through but not returned."""
-        faiss = _faiss()
+    def nearest(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+        """(Q, count) rows near each query, -1 where the walk met fewer."""
+        from faiss import SearchParametersHNSW
+
         index = self._opened()
         apply_threads()
-        if allowed is None:
-            found = index.search(queries, count, params=faiss.SearchParametersHNSW(efSearch=ef))[1]
-        else:
-            bits = np.ascontiguousarray(allowed.bits)  # FAISS keeps a pointer, we keep the array
-            selector = faiss.IDSelectorBitmap(bits)
-            found = index.search(queries, count, params=faiss.SearchParametersHNSW(efSearch=ef, sel=selector))[1]
-        return np.asarray(found, dtype=np.int64)
+        parameters = SearchParametersHNSW(efSearch=count)
+        return np.asarray(index.search(queries, count, params=parameters)[1], dtype=np.int64)
 
     def _opened(self) -> Any:
         with self._lock:
@@ -82,7 +68,8 @@ class FaissGraph:
             return self._index
 
     def _open(self) -> Any:
-        faiss = _faiss()
+        import faiss
+
         try:
             index = faiss.read_index(str(self._path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_STORAGE)
         except RuntimeError as error:

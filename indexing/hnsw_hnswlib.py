@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.bitmap import Bitmap
 from retrieval.compute import threads
 from retrieval.errors import CorruptError
 from retrieval.values import Dense
@@ -49,19 +48,14 @@ class HnswlibGraph:
         self._ef = 0
         self._searching = 0
 
-    def nearest(
-        self, queries: NDArray[np.float32], count: int, ef: int, allowed: Bitmap | None
-    ) -> NDArray[np.int64]:
-        """(Q, count) rows; disallowed ones are dropped after the walk (the filter in Python costs 8 ms)."""
-        with self._searching_with(ef) as index:
+    def nearest(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+        """(Q, count) rows near each query; only -1 where a walk met fewer than count."""
+        with self._searching_with(count) as index:
             try:
                 found, _ = index.knn_query(queries, k=count, num_threads=threads())
-            except RuntimeError:  # fewer than count rows were reached by some query
+            except RuntimeError:  # hnswlib then answers none of the queries
                 return np.full((len(queries), count), -1, dtype=np.int64)
-        rows = np.asarray(found, dtype=np.int64)
-        if allowed is not None:
-            rows = np.where(allowed.bits[rows >> 3] >> (rows & 7) & 1, rows, -1)
-        return rows
+        return np.asarray(found, dtype=np.int64)
 
     @contextmanager
     def _searching_with(self, ef: int) -> Iterator[Any]:

@@ -59,7 +59,7 @@ class JointVocabulary:
 
     def add(self, terms: Terms) -> NDArray[np.int32]:
         """The number of each entry of a part's vocabulary."""
-        from indexing.inversion_kernels import intern_terms
+        from indexing.term_kernels import intern_terms
 
         vocabulary = terms.vocabulary
         self._reserve(len(vocabulary), len(vocabulary.blob))
@@ -79,7 +79,7 @@ class JointVocabulary:
         return numbers
 
     def _reserve(self, terms: int, size: int) -> None:
-        from indexing.inversion_kernels import rehash
+        from indexing.term_kernels import rehash
 
         wanted = self._size + terms
         if wanted * 2 > len(self._slots):
@@ -282,3 +282,22 @@ def invert(
             codes_file.append(codes)
             peaks_file.append(peaks)
             low = high
+
+
+def hash_directory(terms: Terms) -> tuple[NDArray[np.uint64], NDArray[np.int32], NDArray[np.int64]]:
+    """The vocabulary as ``term_kernels.look_up`` reads it: hashes ascending, the term of each, buckets."""
+    from indexing.term_kernels import hash_terms
+
+    vocabulary = terms.vocabulary
+    hashes = hash_terms(
+        np.asarray(vocabulary.blob), np.asarray(vocabulary.offsets), np.asarray(terms.term_fields)
+    )
+    order = np.argsort(hashes, kind="stable")
+    bits = max(0, len(hashes).bit_length() - 1)  # about one term a bucket
+    first = (
+        np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - bits)
+        if bits
+        else np.zeros(1, dtype=np.uint64)
+    )
+    buckets = np.append(np.searchsorted(hashes[order], first), len(hashes))
+    return hashes[order], order.astype(np.int32), buckets.astype(np.int64)

@@ -1,4 +1,4 @@
-"""The compiled loops of inversion: joining vocabularies, and turning rows of terms into postings."""
+"""The compiled loops of inversion: rows renumbered, keyed, and turned into postings."""
 
 from __future__ import annotations
 
@@ -7,84 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexing.bm25_kernels import hash_term, kernel
-
-
-@kernel
-def intern_terms(
-    blob: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    fields: NDArray[np.uint8],
-    slots: NDArray[np.int32],
-    slot_hashes: NDArray[np.uint64],
-    all_blob: NDArray[np.uint8],
-    all_offsets: NDArray[np.int64],
-    all_fields: NDArray[np.uint8],
-    size: int,
-    out: NDArray[np.int32],
-) -> int:
-    """Give each term of a part its number in the joint vocabulary, adding those that are new.
-
-    Args:
-        blob, offsets, fields: the part's vocabulary.
-        slots: an open-addressing table of numbers, -1 where free, its size a power of two;
-            slot_hashes: the hash of each.
-        all_blob, all_offsets, all_fields: the joint vocabulary, with room for every new term.
-        size: its terms so far.
-        out: the number of each of the part's terms.
-
-    Returns:
-        The terms it has now.
-    """
-    mask = np.uint64(len(slots) - 1)
-    for term in range(len(fields)):
-        start, stop = offsets[term], offsets[term + 1]
-        value = hash_term(blob, start, stop, fields[term])
-        slot = value & mask
-        while True:
-            known = slots[slot]
-            if known < 0:
-                slots[slot] = size
-                slot_hashes[slot] = value
-                low = all_offsets[size]
-                for step in range(stop - start):
-                    all_blob[low + step] = blob[start + step]
-                all_offsets[size + 1] = low + stop - start
-                all_fields[size] = fields[term]
-                out[term] = size
-                size += 1
-                break
-            if slot_hashes[slot] == value and all_fields[known] == fields[term]:
-                low = all_offsets[known]
-                same = all_offsets[known + 1] - low == stop - start
-                for step in range(stop - start):
-                    if not same:
-                        break
-                    same = all_blob[low + step] == blob[start + step]
-                if same:
-                    out[term] = known
-                    break
-            slot = (slot + np.uint64(1)) & mask
-    return size
-
-
-@kernel
-def rehash(
-    hashes: NDArray[np.uint64],
-    numbers: NDArray[np.int32],
-    slots: NDArray[np.int32],
-    slot_hashes: NDArray[np.uint64],
-) -> None:
-    """Enter what an old table held into a larger, empty one."""
-    mask = np.uint64(len(slots) - 1)
-    for position in range(len(numbers)):
-        if numbers[position] < 0:
-            continue
-        slot = hashes[position] & mask
-        while slots[slot] >= 0:
-            slot = (slot + np.uint64(1)) & mask
-        slots[slot] = numbers[position]
-        slot_hashes[slot] = hashes[position]
+from indexing.compiled import kernel
 
 
 @kernel

@@ -75,7 +75,8 @@ class StoredMetadata:
         if missing:
             tables = [self.folder / f"table-{number:04d}.parquet" for number in range(self.n_tables)]
             read = pl.concat([pl.read_parquet(table, columns=missing) for table in tables])
-            self._columns.update({name: read[name] for name in missing})
+            # by position: polars takes a name like ^a$ or * for a pattern
+            self._columns.update({name: read.to_series(read.columns.index(name)) for name in missing})
         columns = {name: self._columns[name] for name in fields if name in self.schema}
         nulls = {
             name: pl.repeat(None, len(self), dtype=pl.Null, eager=True)

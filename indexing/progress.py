@@ -19,6 +19,10 @@ class Progress(Protocol):
         """A stage begins; total in units, None where it is not known."""
         ...
 
+    def expect(self, total: int) -> None:
+        """A better estimate of the running stage's total."""
+        ...
+
     def advance(self, amount: int) -> None:
         """So many units more are done."""
         ...
@@ -32,6 +36,9 @@ class Silent:
     """Reports nothing."""
 
     def start(self, stage: str, total: int | None, unit: str) -> None:
+        """Nothing."""
+
+    def expect(self, total: int) -> None:
         """Nothing."""
 
     def advance(self, amount: int) -> None:
@@ -52,6 +59,11 @@ class Bars:
         """Close the running bar and open the next."""
         self.finish()
         self._task = self._bars.add_task(stage, total=total, unit=unit)
+
+    def expect(self, total: int) -> None:
+        """Stretch the bar."""
+        if self._task is not None:
+            self._bars.update(self._task, total=total)
 
     def advance(self, amount: int) -> None:
         """Move the bar."""
@@ -92,17 +104,14 @@ def progress_bars(*, quiet: bool = False) -> Iterator[Progress]:
         def render(self, task: Task) -> Text:
             """Done of total, and units a second."""
             unit = task.fields.get("unit", "")
+            done = f"{task.completed:,.0f}" + ("" if task.total is None else f"/{task.total:,.0f}")
             speed = task.finished_speed or task.speed
-            scale, prefix = (1e6, "M") if unit == "B" else (1, "")
-            done = f"{task.completed / scale:,.{1 if prefix else 0}f}"
-            total = "" if task.total is None else f"/{task.total / scale:,.{1 if prefix else 0}f}"
-            rate = "" if not speed else f"  {speed / scale:,.{1 if prefix else 0}f} {prefix}{unit}/s"
-            return Text(f"{done}{total} {prefix}{unit}{rate}")
+            return Text(f"{done} {unit}" + (f", {speed:,.0f}/s" if speed else ""), no_wrap=True)
 
-    console = Console(file=sys.stderr)
+    console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else 110)
     columns = (
-        TextColumn("{task.description:<24}"),
-        BarColumn(bar_width=28),
+        TextColumn("{task.description:<20}"),
+        BarColumn(bar_width=24),
         Rate(),
         TimeElapsedColumn(),
         TextColumn("left"),

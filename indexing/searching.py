@@ -198,8 +198,9 @@ def make_searcher(
 ) -> Searcher:
     """See ``CollectionSnapshot.searcher``."""
     representations = snapshot.representations
-    using = using or searcher_names(representations)[0]
-    parts = list(representations) if using == "hybrid" else using.split("+")
+    method, _, names = using.rpartition(":")
+    names = names or searcher_names(representations)[0]
+    parts = list(representations) if names == "hybrid" else names.split("+")
     known = index_names(representations)
     single: list[tuple[str, Searcher, float]] = []
     for part in parts:
@@ -211,12 +212,13 @@ def make_searcher(
         name, kind = known[part]
         encoder = encoders.get(name) or collection_encoder(representations, name)
         single.append((part, RepresentationSearcher(snapshot, name, kind, encoder, {}), 1.0))
-    if len(single) == 1:
+    if len(single) == 1 and not method:
         searcher: Searcher = single[0][1]
     else:
         from retrieval.fusion import Fused
 
-        searcher = Fused(tuple(single))
+        documents = snapshot.document_numbers if snapshot.chunked else None
+        searcher = Fused(tuple(single), method or "minmax", documents)
     if rerank is None:
         return searcher
     from retrieval.rerank import Reranked, open_reranker

@@ -66,10 +66,16 @@ class Bitmap:
         return bool(self.bits[row >> 3] >> (row & 7) & 1)
 
     def __and__(self, other: Bitmap) -> Bitmap:
+        self._check_same(other)
         return Bitmap(self.bits & other.bits, self.n)
 
     def __or__(self, other: Bitmap) -> Bitmap:
+        self._check_same(other)
         return Bitmap(self.bits | other.bits, self.n)
+
+    def _check_same(self, other: Bitmap) -> None:
+        if self.n != other.n:
+            raise ValueError(f"bitmaps over {self.n} and {other.n} rows cannot be combined")
 
     def __invert__(self) -> Bitmap:
         return Bitmap.from_mask(~self.mask())

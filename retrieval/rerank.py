@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from retrieval.compute import apply_threads, choose_device, choose_dtype
 from retrieval.encoders.options import Option, read_options
+from retrieval.encoders.surrogates import valid_text
 from retrieval.encoders.transformer.location import locate
 from retrieval.errors import ConfigError, IncompatibleError, unknown_name
 from retrieval.protocols import Explanation, Reranker, Searcher, SearchRequest, Snapshot
@@ -108,9 +109,13 @@ class CrossEncoderReranker:
         where = np.nonzero(hits.rows >= 0)
         rows = hits.rows[where]
         distinct, inverse = np.unique(rows, return_inverse=True)
-        texts = [passage.contents() for passage in snapshot.passages(distinct)] if len(distinct) else []
+        texts = (
+            [valid_text(passage.contents()) for passage in snapshot.passages(distinct)]
+            if len(distinct)
+            else []
+        )
         places = zip(where[0].tolist(), inverse.tolist(), strict=True)
-        pairs = [(queries[query], texts[place]) for query, place in places]
+        pairs = [(valid_text(queries[query]), texts[place]) for query, place in places]
         scores = np.full(hits.scores.shape, -np.inf, dtype=np.float32)
         scores[where] = self.scores(pairs)
         return _ordered(hits.rows, scores, hits.snapshot)

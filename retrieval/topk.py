@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from retrieval.compute import parallel
 from retrieval.values import Hits
 
 _GRAIN = 100_000  # entries worth a thread: about 0.1 ms
+_SMALL = 20_000  # entries not worth importing numba for, which takes as long as sorting two million
 
 
 def top_k(scores: NDArray[Any], k: int, rows: NDArray[np.int64] | None = None) -> Hits:
@@ -30,6 +32,9 @@ def top_k(scores: NDArray[Any], k: int, rows: NDArray[np.int64] | None = None) -
     out = Hits.none(n_queries, k)
     if n == 0 or n_queries == 0:
         return out
+    if scores.size <= _SMALL and "numba" not in sys.modules:
+        _sort(scores, rows, out)
+        return out
     from retrieval.kernels import best, frozen
 
     names = np.arange(n, dtype=np.int64) if rows is None else np.asarray(rows, dtype=np.int64)
@@ -42,6 +47,18 @@ def top_k(scores: NDArray[Any], k: int, rows: NDArray[np.int64] | None = None) -
 
     parallel(share, n_queries, grain=max(1, _GRAIN // n))
     return out
+
+
+def _sort(scores: NDArray[Any], rows: NDArray[np.int64] | None, out: Hits) -> None:
+    """The same by sorting everything."""
+    n_queries, n = scores.shape
+    names = np.broadcast_to(np.arange(n) if rows is None else rows, (n_queries, n))
+    rounded = scores.astype(np.float32)
+    rounded[names < 0] = -np.inf
+    order = np.lexsort((names, -rounded), axis=1)[:, : out.k]
+    kept = np.take_along_axis(rounded, order, axis=1)
+    out.scores[:, : kept.shape[1]] = kept
+    out.rows[:, : kept.shape[1]] = np.where(kept > -np.inf, np.take_along_axis(names, order, axis=1), -1)
 
 
 def merge(parts: Sequence[Hits], k: int) -> Hits:

@@ -46,7 +46,7 @@ def create_app(
     """
     metrics = Metrics()
     live = LiveCollection(settings, metrics, opener)
-    pool = SearchPool(settings.workers, settings.max_queue)
+    pool = SearchPool(settings.workers, settings.max_queue, settings.max_batch)
     metrics.gauge("tercet_queue_depth", "Searches waiting for a worker.", lambda: pool.waiting)
     metrics.gauge("tercet_searches_running", "Searches on a worker.", lambda: pool.running)
     metrics.gauge("tercet_documents", "Live documents of the collection.", lambda: live.n_documents)
@@ -59,7 +59,9 @@ def create_app(
         await asyncio.gather(loading, return_exceptions=True)
         pool.shutdown()
 
-    app = FastAPI(title="Tercet", summary="Search a collection.", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Tercet", summary="Search a collection.", lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     app.state.service = Service(settings, live, pool, metrics)
     app.include_router(routes_search.router, tags=["search"])
     app.include_router(routes_operations.router, tags=["operations"])

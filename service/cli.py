@@ -13,7 +13,7 @@ VERBS = {
     "index": "indexing.cli:index_command",
     "search": "service.search_cli:search_command",
     "serve": "service.serve_cli:serve_command",
-    "eval": "eval.cli:eval_command",
+    "eval": "eval.cli:command",
     "add": "indexing.cli:add_command",
     "delete": "indexing.cli:delete_command",
     "compact": "indexing.cli:compact_command",

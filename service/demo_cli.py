@@ -35,11 +35,15 @@ def demo_command(output: Path, no_serve: bool, host: str, port: int) -> None:
     build_once(output)
     ask(output)
     if no_serve:
-        click.echo(f"\nsearch it yourself:  tercet search {output} 'your question'\nserve it:            make serve")
+        click.echo(
+            f"\nsearch it yourself:  tercet search {output} 'your question'\nserve it:            make serve"
+        )
         return
     from service.serve_cli import serve
 
-    click.echo(f"\nsearch page  http://{host}:{port}/\nAPI          http://{host}:{port}/docs\nCtrl-C stops the server")
+    click.echo(
+        f"\nsearch page  http://{host}:{port}/\nAPI          http://{host}:{port}/docs\nCtrl-C stops the server"
+    )
     serve(output, host=host, port=port)
 
 
@@ -60,7 +64,9 @@ def build_once(output: Path) -> None:
     options = BuildOptions(tuple(representation_options(name) for name in DEFAULT_REPRESENTATIONS))
     with progress_bars() as progress:
         report = build_collection(open_corpus("python-docs"), output, options, progress)
-    click.echo(f"{report.n_documents:,} documents ({report.n_rows:,} rows) in {report.seconds:.0f} s -> {output}")
+    click.echo(
+        f"{report.n_documents:,} documents ({report.n_rows:,} rows) in {report.seconds:.0f} s -> {output}"
+    )
 
 
 def ask(path: Path) -> None:

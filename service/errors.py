@@ -130,7 +130,10 @@ def _describe(error: Exception) -> tuple[str, str | None]:
         return str(error), None
     found = error.errors(include_url=False, include_input=False)
     places = [_place(item) for item in found]
-    lines = [f"{place}: {item['msg']}" if place else item["msg"] for place, item in zip(places[:5], found, strict=False)]
+    lines = [
+        f"{place}: {item['msg']}" if place else item["msg"]
+        for place, item in zip(places[:5], found, strict=False)
+    ]
     if len(found) > 5:
         lines.append(f"and {len(found) - 5} more")
     return "; ".join(lines), places[0] or None

@@ -6,19 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import polars
-    from indexing.collection import CollectionSnapshot
+
+    from service.live import ServedSnapshot
 
 TOP_VALUES = 50
 _LONGEST_VALUE = 200
 _RANGED = ("integer", "float", "datetime")
 
 
-def facets(snapshot: CollectionSnapshot) -> list[dict[str, Any]]:
+def facets(snapshot: ServedSnapshot) -> list[dict[str, Any]]:
     """Each field with its type, its commonest values with their counts, and its range where it has one."""
     return [_facet(snapshot, name, kind) for name, kind in snapshot.commit.schema.items()]
 
 
-def _facet(snapshot: CollectionSnapshot, name: str, kind: str) -> dict[str, Any]:
+def _facet(snapshot: ServedSnapshot, name: str, kind: str) -> dict[str, Any]:
     column = _column(snapshot, name)
     facet: dict[str, Any] = {"name": name, "type": kind, "values": [], "n_values": 0}
     if column is None or len(column) == 0:
@@ -32,7 +33,7 @@ def _facet(snapshot: CollectionSnapshot, name: str, kind: str) -> dict[str, Any]
     return facet
 
 
-def _column(snapshot: CollectionSnapshot, name: str) -> polars.Series | None:
+def _column(snapshot: ServedSnapshot, name: str) -> polars.Series | None:
     """The field's values over live documents, lists unrolled, nulls dropped."""
     import polars as pl
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from retrieval.analysis import Analyzer
 from retrieval.bitmap import Bitmap
 from retrieval.errors import ConfigError, TercetError
-from retrieval.protocols import Encoder, Searcher, SearchRequest, Snapshot
+from retrieval.protocols import Encoder, Reranker, Searcher, SearchRequest, Snapshot
 from retrieval.values import Document, Terms
 from service.batching import BatchingEncoder
 from service.errors import NotReadyError, invalid
@@ -44,12 +44,25 @@ class ServedSnapshot(Snapshot, Protocol):
         """Name -> how it was encoded and indexed."""
         ...
 
+    @property
+    def commit(self) -> Any:
+        """What collection.json said; its ``schema`` is read."""
+        ...
+
+    @property
+    def segments(self) -> Sequence[Any]:
+        """The open segments; their ``metadata``, ``live`` and ``documents`` are read."""
+        ...
+
     def encoder(self, name: str) -> Encoder[Any, Any]:
         """The encoder of a representation."""
         ...
 
     def searcher(
-        self, using: str = ..., rerank: str | None = ..., encoders: Mapping[str, Encoder[Any, Any]] | None = ...
+        self,
+        using: str = ...,
+        rerank: str | None = ...,
+        encoders: Mapping[str, Encoder[Any, Any]] | None = ...,
     ) -> Searcher:
         """A searcher over this commit."""
         ...
@@ -86,17 +99,21 @@ class Served:
     """One snapshot with its open encoders and the searchers made so far."""
 
     def __init__(
-        self, snapshot: ServedSnapshot, encoders: Mapping[str, Encoder[Any, Any]], settings: Settings
+        self,
+        snapshot: ServedSnapshot,
+        encoders: Mapping[str, Encoder[Any, Any]],
+        rerankers: Mapping[str, Reranker],
+        using: str | None,
     ) -> None:
         self.snapshot = snapshot
         self.encoders = encoders
-        self._settings = settings
+        self.rerankers = rerankers
         self._searchers: dict[tuple[str, str | None], Searcher] = {}
         self.info: dict[str, Any] | None = None  # what /v1/info answers, made on first request
         self.names = list(snapshot.representations)
         if len(self.names) > 1:
             self.names.append("hybrid")
-        self.using = settings.using or self.names[-1]
+        self.using = using or self.names[-1]
 
     def searcher(self, using: str | None, rerank: str | None) -> Searcher:
         """The searcher a request names.
@@ -108,13 +125,17 @@ class Served:
         found = self._searchers.get(key)
         if found is not None:
             return found
-        if rerank is not None and rerank not in self._settings.rerankers:
-            offered = ", ".join(self._settings.rerankers) or "none (start the server with --rerank NAME)"
+        if rerank is not None and rerank not in self.rerankers:
+            offered = ", ".join(self.rerankers) or "none (start the server with --rerank NAME)"
             invalid("rerank", f"this server does not offer {rerank!r}; it offers: {offered}")
         try:
-            found = self.snapshot.searcher(key[0], rerank, self.encoders)
+            found = self.snapshot.searcher(key[0], encoders=self.encoders)
         except ConfigError as error:
             invalid("using", str(error))
+        if rerank is not None:
+            from retrieval.rerank import Reranked
+
+            found = Reranked(found, self.rerankers[rerank], self.snapshot)
         if len(self._searchers) < _SEARCHERS_KEPT:
             self._searchers[key] = found
         return found
@@ -142,8 +163,9 @@ class Served:
 
     def warm(self) -> None:
         """Search once through everything, so that no request pays for compiling or reading for the first time."""
-        for name in dict.fromkeys((*self.names, self.using)):
-            searcher = self.searcher(name, None)
+        kinds = [(name, None) for name in dict.fromkeys((*self.names, self.using))]
+        for using, rerank in (*kinds, *((None, name) for name in self.rerankers)):
+            searcher = self.searcher(using, rerank)
             for texts in (["warm up"], ["warm up", "the second query of a batch"]):
                 searcher.search(texts, SearchRequest(k=10))
 
@@ -158,6 +180,7 @@ class LiveCollection:
         self._opener = opener
         self._collection: ServedCollection | None = None
         self._served: Served | None = None
+        self._rerankers: dict[str, Reranker] = {}
         self._version: object = None
         self._next_look = 0.0
         self._looking = threading.Lock()
@@ -182,6 +205,7 @@ class LiveCollection:
         try:
             self._collection = self._opener(self._settings.collection)
             self._version = self._collection.version()
+            self._rerankers = {name: _open_reranker(name) for name in self._settings.rerankers}
             served = self._open(self._collection)
             served.warm()
         except Exception as error:
@@ -222,7 +246,7 @@ class LiveCollection:
     def _open(self, collection: ServedCollection) -> Served:
         snapshot = collection.snapshot()
         encoders = {name: self._encoder(snapshot, name) for name in snapshot.representations}
-        return Served(snapshot, encoders, self._settings)
+        return Served(snapshot, encoders, self._rerankers, self._settings.using)
 
     def _encoder(self, snapshot: ServedSnapshot, name: str) -> Encoder[Any, Any]:
         """A representation's encoder, batching unless its work is trifling; kept over reloads."""
@@ -235,3 +259,9 @@ class LiveCollection:
         return BatchingEncoder(
             encoder, self._settings.max_batch, lambda size: self._metrics.batch(name, size)
         )
+
+
+def _open_reranker(name: str) -> Reranker:
+    from retrieval.rerank import open_reranker
+
+    return open_reranker(name)

@@ -59,7 +59,7 @@ def _info(service: Service) -> dict[str, Any]:
             "n_rows": snapshot.n_rows,
             "using": served.names,
             "default_using": served.using,
-            "rerankers": list(service.settings.rerankers),
+            "rerankers": list(served.rerankers),
             "fields": facets(snapshot),
         }
     return served.info

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -46,13 +47,16 @@ async def search(request: Request) -> Response:
     """The best documents of each query, each by its best passage."""
     service = service_of(request)
     body = SearchBody.model_validate_json(await read_body(request))
-    return json_response(await service.pool.run(partial(_search, service, body), request.is_disconnected))
+    answer = partial(_search, service)
+    size = max(1, len(body.texts))
+    return json_response(await service.pool.join(answer, body, body.manner, size, request.is_disconnected))
 
 
-def _search(service: Service, body: SearchBody) -> bytes:
-    """Answer a search on a worker thread."""
+def _search(service: Service, bodies: Sequence[SearchBody]) -> list[bytes]:
+    """Answer searches that differ in their queries only, as one, on a worker thread."""
     started = time.perf_counter()
     served = service.live.current()
+    body = bodies[0]
     searcher = served.searcher(body.using, body.rerank)
     wanted = Wanted(
         k=body.k,
@@ -62,10 +66,15 @@ def _search(service: Service, body: SearchBody) -> bytes:
         analyzer=served.analyzer() if body.highlight else None,
         text=body.text,
     )
-    found = find(served.snapshot, searcher, body.texts, wanted)
+    found = find(served.snapshot, searcher, [text for body in bodies for text in body.texts], wanted)
     service.metrics.queries(body.using or served.using, len(found))
     took_ms = round((time.perf_counter() - started) * 1000, 3)
-    return to_json({"results": [{"hits": hits} for hits in found], "took_ms": took_ms})
+    answers, start = [], 0
+    for body in bodies:
+        own = found[start : start + len(body.texts)]
+        start += len(own)
+        answers.append(to_json({"results": [{"hits": hits} for hits in own], "took_ms": took_ms}))
+    return answers
 
 
 @router.get(

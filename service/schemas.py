@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -37,7 +38,9 @@ class SearchBody(BaseModel):
         description="bm25, dense, hybrid, another representation or index of the collection, or several joined by +.",
     )
     filter: str | None = Field(
-        default=None, max_length=16_384, description="Condition on metadata, e.g. year >= 2020 and kind = 'class'."
+        default=None,
+        max_length=16_384,
+        description="Condition on metadata, e.g. year >= 2020 and kind = 'class'.",
     )
     rerank: str | None = Field(default=None, max_length=512, description="Name of a reranker of this server.")
     depth: int = Field(
@@ -68,6 +71,20 @@ class SearchBody(BaseModel):
     def texts(self) -> list[str]:
         """The queries as a list."""
         return [self.query] if self.query is not None else (self.queries or [])
+
+    @property
+    def manner(self) -> Hashable:
+        """Everything but the queries: searches of equal manner can be answered as one."""
+        return (
+            self.using,
+            self.rerank,
+            self.filter,
+            self.k,
+            self.depth,
+            self.explain,
+            self.highlight,
+            self.text,
+        )
 
 
 class EmbeddingsBody(BaseModel):
@@ -115,7 +132,9 @@ class HitShape(BaseModel):
     id: str
     score: float
     title: str
-    text: str | None = Field(default=None, description="As the request's text says; by default the best passage.")
+    text: str | None = Field(
+        default=None, description="As the request's text says; by default the best passage."
+    )
     passage: Span | None = Field(default=None, description="Where that passage lies in the document's text.")
     metadata: dict[str, str | int | float | bool | datetime | list[str] | None]
     highlights: Highlights | None = None

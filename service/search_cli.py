@@ -23,7 +23,9 @@ SNIPPET = 320
 @click.option("-k", "k", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Hits wanted.")
 @click.option("--using", default="", help="bm25, dense, hybrid, NAME or a+b; hybrid where there are several.")
 @click.option("--rerank", metavar="NAME", help="Score the candidates anew with a reranker.")
-@click.option("--filter", "expression", metavar="EXPR", help="Condition on metadata: year >= 2020 and kind = 'a'.")
+@click.option(
+    "--filter", "expression", metavar="EXPR", help="Condition on metadata: year >= 2020 and kind = 'a'."
+)
 @click.option(
     "--depth",
     type=click.IntRange(1, 10_000),
@@ -32,7 +34,9 @@ SNIPPET = 320
     help="Candidates of each part of a fused or reranked search.",
 )
 @click.option("--explain", is_flag=True, help="Show why each hit scores what it does.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, as POST /v1/search answers.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object on stdout, as POST /v1/search answers."
+)
 @click.option("--threads", type=click.IntRange(1), help="Threads of numba, torch, FAISS and OpenMP.")
 def search_command(
     collection: Path,
@@ -88,7 +92,9 @@ def _show(hits: list[dict[str, Any]], n_documents: int, took_ms: float, opening_
     console = Console(highlight=False)
     for rank, hit in enumerate(hits, 1):
         _show_hit(console, rank, hit)
-    found = f"{len(hits)} of {n_documents:,} documents" if hits else f"nothing found in {n_documents:,} documents"
+    found = (
+        f"{len(hits)} of {n_documents:,} documents" if hits else f"nothing found in {n_documents:,} documents"
+    )
     console.print(f"[dim]{found} · {took_ms:.1f} ms search · {opening_s:.2f} s to open[/dim]")
 
 
@@ -138,7 +144,9 @@ def snippet_bounds(text: str, spans: list[tuple[int, int]]) -> tuple[int, int]:
         return 0, len(text)
     start = 0
     if spans:
-        best = max(spans, key=lambda span: sum(span[0] <= a and b <= span[0] + SNIPPET - 60 for a, b in spans))
+        best = max(
+            spans, key=lambda span: sum(span[0] <= a and b <= span[0] + SNIPPET - 60 for a, b in spans)
+        )
         start = max(0, min(best[0] - 60, len(text) - SNIPPET))
     end = start + SNIPPET
     if start > 0:

@@ -18,8 +18,8 @@ class Settings(BaseSettings):
         using: what a search uses when it does not say; None is the first of hybrid, dense, bm25 that exists.
         rerankers: names that a request may ask for; others are refused, since a name may load a model.
         max_queue: searches that may wait for a worker; one more is answered 503.
-        workers: searches that run at once, each on a thread.
-        max_batch: queries encoded together.
+        workers: searches that run at once, each on a thread; those that wait are joined.
+        max_batch: queries searched or encoded together.
         max_body_bytes: a longer request body is answered 413.
         drain_s: seconds that running requests get to finish at shutdown.
         reload_s: seconds between looks for a new commit of the collection.
@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     using: str | None = None
     rerankers: tuple[str, ...] = ()
     max_queue: int = Field(default=256, ge=0)
-    workers: int = Field(default=16, ge=1, le=256)
+    workers: int = Field(default=4, ge=1, le=256)
     max_batch: int = Field(default=64, ge=1)
     max_body_bytes: int = Field(default=1 << 20, ge=1)
     drain_s: float = Field(default=10.0, ge=0)

@@ -33,7 +33,9 @@ def service_of(request: Request) -> Service:
 
 def json_response(value: object, status: int = 200) -> Response:
     """An answer in JSON."""
-    return Response(value if isinstance(value, bytes) else to_json(value), status, media_type="application/json")
+    return Response(
+        value if isinstance(value, bytes) else to_json(value), status, media_type="application/json"
+    )
 
 
 async def read_body(request: Request) -> bytes:
@@ -56,4 +58,6 @@ async def read_body(request: Request) -> bytes:
 
 
 def _too_large(limit: int) -> BodyTooLargeError:
-    return BodyTooLargeError(f"the body is larger than this server takes ({limit} bytes); send fewer queries at once")
+    return BodyTooLargeError(
+        f"the body is larger than this server takes ({limit} bytes); send fewer queries at once"
+    )

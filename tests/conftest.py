@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 WORDS = (
@@ -84,7 +88,12 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
             warnings.simplefilter("ignore")
             import torch
             from sentence_transformers import SentenceTransformer
-            from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+            from sentence_transformers.sentence_transformer.modules import (
+                Dense,
+                Normalize,
+                Pooling,
+                Transformer,
+            )
 
             plain = tmp_path_factory.mktemp("transformer")
             save_transformer(plain, kind, max_length, **config)
@@ -127,3 +136,82 @@ def tiny_cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = AutoConfig.for_model("bert", num_labels=1, **SIZES)
         AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     return folder
+
+
+class EmbeddingsServer(ThreadingHTTPServer):
+    """A loopback stand-in for an OpenAI-compatible embeddings endpoint.
+
+    Attributes:
+        width: of the vectors it answers with; the vector of a text depends on the text alone.
+        requests: (headers, body) of every request.
+        script: what to do instead of answering, one entry a request: (status, headers, body).
+    """
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, width: int) -> None:
+        super().__init__(("127.0.0.1", 0), EmbeddingsHandler)
+        self.width = width
+        self.requests: list[tuple[dict[str, str], dict[str, Any]]] = []
+        self.script: list[tuple[int, dict[str, str], Any]] = []
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def vector(self, text: str, width: int) -> list[float]:
+        seed = int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:4])
+        return np.random.default_rng(seed).normal(size=width).tolist()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # a client that gave up waiting
+
+
+class EmbeddingsHandler(BaseHTTPRequestHandler):
+    server: EmbeddingsServer
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.requests.append((dict(self.headers), body))
+        status, headers, answer = 200, {}, None
+        if self.path != "/v1/embeddings":
+            status, answer = 404, {"error": {"message": "no such page"}}
+        elif self.server.script:
+            status, headers, answer = self.server.script.pop(0)
+        if answer is None:
+            width = body.get("dimensions", self.server.width)
+            data = [
+                {"index": i, "embedding": self.server.vector(text, width)}
+                for i, text in enumerate(body["input"])
+            ]
+            answer = {"data": data[::-1], "usage": {"total_tokens": 3 * len(data)}}
+        content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def embeddings_server() -> Iterator[Callable[..., EmbeddingsServer]]:
+    """A function that starts an embeddings endpoint on a free port; all stop with the test."""
+    running: list[tuple[EmbeddingsServer, threading.Thread]] = []
+
+    def start(width: int = 16) -> EmbeddingsServer:
+        server = EmbeddingsServer(width)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        running.append((server, thread))
+        return server
+
+    yield start
+    for server, thread in running:
+        server.shutdown()
+        thread.join()
+        server.server_close()

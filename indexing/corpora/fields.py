@@ -139,32 +139,15 @@ def _metadata(
 ) -> dict[str, MetadataValue]:
     fields: dict[str, MetadataValue] = {}
     for name, value in values.items():
-        if type(value) in _SCALARS and name not in ignore:
+        if name in ignore:
+            continue
+        if type(value) in _SCALARS and name not in fields:
             fields[name] = value
-        elif name == "metadata" and type(value) is dict and name not in ignore:
+        elif name == "metadata" and type(value) is dict:
             _flatten(value, "", fields, ignore, file, line)
-        elif name not in ignore:
+        else:
             _hold(name, value, fields, ignore, file, line)
-    if len(fields) < len(values) or "metadata" in values:
-        # A field of "metadata" may have been overwritten by one beside it: find out, rarely.
-        _refuse_doubles(values, fields, ignore, file, line)
     return fields
-
-
-def _refuse_doubles(
-    values: dict[str, Any],
-    fields: dict[str, MetadataValue],
-    ignore: frozenset[str],
-    file: str,
-    line: int | None,
-) -> None:
-    inner = values.get("metadata")
-    if not isinstance(inner, dict):
-        return
-    for name in inner:
-        if name in values and name not in ignore and name != "metadata":
-            message = f'"{name}" stands both beside and inside "metadata"; keep one of them'
-            raise FormatError(message, file, line)
 
 
 def _flatten(
@@ -178,8 +161,6 @@ def _flatten(
     for name, inner in value.items():
         path = prefix + name
         if path not in ignore:
-            if path in fields and not isinstance(inner, dict):
-                raise FormatError(f'the metadata field "{path}" is given twice; keep one of them', file, line)
             _hold(path, inner, fields, ignore, file, line)
 
 
@@ -193,6 +174,13 @@ def _hold(
 ) -> None:
     """Put one value, flattened and normalised, into ``fields``."""
     kind = type(value)
+    if name in fields:
+        raise FormatError(
+            f'the metadata field "{name}" is given twice, as itself and inside "metadata" or another object; '
+            "keep one of them",
+            file,
+            line,
+        )
     if kind in _SCALARS:
         fields[name] = value
     elif kind is float:

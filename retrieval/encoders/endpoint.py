@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.encoders.options import Option, read_options
+from retrieval.encoders.surrogates import valid_text
 from retrieval.encoders.tally import Tally
 from retrieval.errors import ConfigError, TercetError
 from retrieval.protocols import Fingerprints
@@ -159,7 +160,7 @@ class EndpointEncoder:
 
     def _request(self, texts: list[str]) -> NDArray[np.float32]:
         """One batch, tried again as often as allowed."""
-        body: dict[str, Any] = {"model": self.model, "input": [text or " " for text in texts]}
+        body: dict[str, Any] = {"model": self.model, "input": [valid_text(text) or " " for text in texts]}
         if self._options["dimensions"] is not None:
             body["dimensions"] = self._options["dimensions"]
         tries = self._options["retries"] + 1

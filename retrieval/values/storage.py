@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,19 @@ def load_arrays(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDAr
     if facts["value"] != kind:
         raise CorruptError(folder / "value.json", f"holds {facts['value']!r}, expected {kind!r}")
     return facts, {name: map_array(folder / f"{name}.npy") for name in facts["arrays"]}
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[None]:
+    """Report what a value's constructor cannot be given as damage to the folder it was read from.
+
+    Raises:
+        CorruptError: the body lacked an array or a fact, or found them inconsistent.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptError(folder / "value.json", f"does not describe a whole value ({error!r})") from error
 
 
 def take_ragged(

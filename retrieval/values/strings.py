@@ -48,6 +48,10 @@ class Strings:
             base = int(offsets[0]) if len(offsets) else 0
             blob = self.blob[base : int(offsets[-1]) if len(offsets) else 0]
             return Strings(blob, np.asarray(offsets - base, dtype=np.int64))
+        if index < 0:
+            index += len(self)
+            if index < 0:
+                raise IndexError(f"string {index - len(self)} of {len(self)}")
         start, stop = int(self.offsets[index]), int(self.offsets[index + 1])
         return self.blob[start:stop].tobytes().decode("utf-8", "surrogatepass")
 

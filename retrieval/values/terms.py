@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.values.storage import load_arrays, ragged_rows, save_arrays, take_ragged
+from retrieval.values.storage import load_arrays, ragged_rows, save_arrays, take_ragged, whole
 from retrieval.values.strings import Strings
 
 
@@ -100,14 +100,15 @@ class Terms:
         Raises:
             CorruptError: a file is missing, truncated or of another type.
         """
-        facts, arrays = load_arrays(folder, "terms")
-        vocabulary = Strings(arrays["vocabulary_blob"], arrays["vocabulary_offsets"])
-        return cls(
-            arrays["indptr"],
-            arrays["indices"],
-            arrays["frequencies"],
-            arrays["lengths"],
-            vocabulary,
-            arrays["term_fields"],
-            tuple(facts["fields"]),
-        )
+        with whole(folder):
+            facts, arrays = load_arrays(folder, "terms")
+            vocabulary = Strings(arrays["vocabulary_blob"], arrays["vocabulary_offsets"])
+            return cls(
+                arrays["indptr"],
+                arrays["indices"],
+                arrays["frequencies"],
+                arrays["lengths"],
+                vocabulary,
+                arrays["term_fields"],
+                tuple(facts["fields"]),
+            )

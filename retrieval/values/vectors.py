@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.values.storage import load_arrays, ragged_rows, save_arrays, take_ragged
+from retrieval.values.storage import load_arrays, ragged_rows, save_arrays, take_ragged, whole
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float16))
 
@@ -65,7 +65,8 @@ class Dense:
     @classmethod
     def load(cls, folder: Path) -> Dense:
         """Map what ``save`` wrote (CorruptError when damaged)."""
-        return cls(load_arrays(folder, "dense")[1]["values"])
+        with whole(folder):
+            return cls(load_arrays(folder, "dense")[1]["values"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +130,9 @@ class Sparse:
     @classmethod
     def load(cls, folder: Path) -> Sparse:
         """Map what ``save`` wrote (CorruptError when damaged)."""
-        facts, arrays = load_arrays(folder, "sparse")
-        return cls(arrays["indptr"], arrays["indices"], arrays["values"], int(facts["dim"]))
+        with whole(folder):
+            facts, arrays = load_arrays(folder, "sparse")
+            return cls(arrays["indptr"], arrays["indices"], arrays["values"], int(facts["dim"]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,8 +189,9 @@ class MultiVector:
     @classmethod
     def load(cls, folder: Path) -> MultiVector:
         """Map what ``save`` wrote (CorruptError when damaged)."""
-        arrays = load_arrays(folder, "multivector")[1]
-        return cls(arrays["indptr"], arrays["values"])
+        with whole(folder):
+            arrays = load_arrays(folder, "multivector")[1]
+            return cls(arrays["indptr"], arrays["values"])
 
 
 def _concat_indptr(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:

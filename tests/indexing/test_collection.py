@@ -91,7 +91,7 @@ def collection(tmp_path, records):
     return build(tmp_path / "c", records)
 
 
-@pytest.mark.parametrize("using", ["bm25", "dense", "hybrid", "bm25+dense", "dense-flat"])
+@pytest.mark.parametrize("using", ["bm25", "dense", "hybrid", "bm25+dense", "rrf:hybrid", "dense-flat"])
 def test_every_way_of_searching_finds_the_documents_it_should(collection, records, using):
     snapshot = collection.snapshot()
     hits = snapshot.searcher(using).search([records[7]["text"]], SearchRequest(k=5))

@@ -123,7 +123,6 @@ def stage(scene: Path, tmp_path: Path, operation: str) -> Path:
 
 
 def kill_everywhere(scene: Path, tmp_path: Path, operation: str, most_points: int) -> None:
-    os.environ["TERCET_THREADS"] = "1"
     whole = stage(scene, tmp_path / "whole" if (tmp_path / "whole").mkdir() is None else tmp_path, operation)
     done = run_killed(0, *arguments_of(operation, whole))
     assert done.returncode == 0, done.stderr

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import threading
 import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import ClassVar
 
 import httpx
 import numpy as np
@@ -23,6 +23,7 @@ from retrieval.protocols import Explanation, Fingerprints, SearchRequest
 from retrieval.topk import top_k
 from retrieval.values import Dense, Document, Hits
 from service.app import create_app
+from service.server import listen
 from service.settings import Settings
 
 DOCUMENTS = [
@@ -37,8 +38,8 @@ DOCUMENTS = [
 class FakeEncoder:
     """Counts letters; can be held, counts its calls, and refuses the word 'poison'."""
 
-    value = Dense
-    spec = {"family": "fake", "model": "", "options": {}}
+    value: ClassVar = Dense
+    spec: ClassVar = {"family": "fake", "model": "", "options": {}}
     fingerprints = Fingerprints("d", "q")
 
     def __init__(self) -> None:
@@ -70,7 +71,10 @@ class FakeSearcher:
     vectors: Dense
 
     def search(self, queries, request: SearchRequest) -> Hits:
-        scores = self.encoder.encode_queries(queries).values @ self.vectors.values.T
+        encoded = self.encoder.encode_queries(queries).values
+        scores = np.stack(
+            [self.vectors.values @ query for query in encoded]
+        )  # one by one: batches change no bit
         if request.allowed is not None:
             scores[:, ~request.allowed.mask()] = -np.inf
         hits = top_k(scores, request.k)
@@ -225,7 +229,7 @@ class Server:
     def __init__(self, app) -> None:
         config = uvicorn.Config(app, log_level="error", server_header=False, timeout_graceful_shutdown=20)
         self.uvicorn = uvicorn.Server(config)
-        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.socket = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         self.thread = threading.Thread(target=self.uvicorn.run, kwargs={"sockets": [self.socket]})
         self.thread.start()

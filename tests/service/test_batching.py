@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ WAIT_S = 20
 class GatedEncoder:
     """A row is the length of its text; each batch announces itself and waits for the gate."""
 
-    value = Dense
-    spec = {"family": "gated", "model": "", "options": {}}
+    value: ClassVar = Dense
+    spec: ClassVar = {"family": "gated", "model": "", "options": {}}
     fingerprints = Fingerprints("d", "q")
 
     def __init__(self):
@@ -138,5 +139,9 @@ def test_many_threads_get_what_a_serial_caller_gets():
 
 def test_it_passes_for_the_encoder_it_wraps(encoder):
     batching = BatchingEncoder(encoder)
-    assert (batching.spec, batching.fingerprints, batching.value) == (encoder.spec, encoder.fingerprints, Dense)
+    assert (batching.spec, batching.fingerprints, batching.value) == (
+        encoder.spec,
+        encoder.fingerprints,
+        Dense,
+    )
     assert len(batching.encode_documents([None, None])) == 2

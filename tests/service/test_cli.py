@@ -187,4 +187,4 @@ def test_the_python_of_the_readme_runs(tmp_path, corpus, monkeypatch, capsys):
     assert blocks
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
-    assert "d0" in capsys.readouterr().out
+    assert "d1" in capsys.readouterr().out

@@ -32,12 +32,16 @@ def metric(server, name):
     return float(next(line.rsplit(" ", 1)[1] for line in lines if line.startswith(name)))
 
 
-def test_concurrent_clients_get_what_one_client_gets(make_server, collection):
+def test_concurrent_clients_get_what_one_client_gets(make_server):
     server = make_server()
     queries = [f"query {number} about cats" for number in range(60)]
-    serial = [search(server, query).json()["results"] for query in queries]
-    with ThreadPoolExecutor(16) as clients:
-        answers = list(clients.map(lambda query: search(server, query), queries))
+    with ThreadPoolExecutor(16) as clients, httpx.Client(timeout=30) as http:
+
+        def ask(query):
+            return http.post(f"{server.url}/v1/search", json={"query": query})
+
+        serial = [ask(query).json()["results"] for query in queries]
+        answers = list(clients.map(ask, queries))
     assert [answer.status_code for answer in answers] == [200] * len(queries)
     assert [answer.json()["results"] for answer in answers] == serial
 
@@ -65,7 +69,7 @@ def test_queries_that_wait_for_the_encoder_share_a_batch(make_server, collection
     with ThreadPoolExecutor(8) as clients:
         first = clients.submit(search, server, "first")
         assert collection.encoder.entered.acquire(timeout=20)
-        others = [clients.submit(search, server, f"other {number}") for number in range(5)]
+        others = [clients.submit(search, server, f"other {number}", k=number + 1) for number in range(5)]
         wait_for(lambda: metric(server, "tercet_searches_running") == 6)
         time.sleep(0.1)  # from running to waiting for the encoder
         collection.encoder.open.set()
@@ -85,10 +89,9 @@ def test_a_client_that_hangs_up_while_waiting_costs_no_search(make_server, colle
         with socket.create_connection(server.socket.getsockname()) as gone:
             gone.sendall(head + body)
             wait_for(lambda: metric(server, "tercet_queue_depth") == 1)
-        time.sleep(0.1)
+        wait_for(lambda: metric(server, "tercet_queue_depth") == 0)
         collection.encoder.open.set()
         assert running.result(20).status_code == 200
-    wait_for(lambda: metric(server, "tercet_queue_depth") == 0)
     assert search(server, "next").status_code == 200
     assert len(collection.encoder.batches) == 2
 
@@ -107,7 +110,6 @@ def test_a_draining_server_finishes_what_runs_and_takes_nothing_new(make_server,
                 return False
             return True
 
-        server.socket.close()
         wait_for(refused)
         collection.encoder.open.set()
         assert running.result(20).status_code == 200
@@ -130,7 +132,7 @@ def test_metrics_count_requests_by_route_and_status(make_server):
 
 
 def pool_test(coroutine, workers=1, max_queue=8):
-    pool = SearchPool(workers, max_queue)
+    pool = SearchPool(workers, max_queue, max_batch=8)
     try:
         asyncio.run(asyncio.wait_for(coroutine(pool), 20))
     finally:
@@ -198,7 +200,7 @@ def test_no_queue_means_refusal_while_every_worker_is_busy():
     pool_test(scenario, max_queue=0)
 
 
-def test_who_is_gone_is_asked_only_after_waiting():
+def test_who_is_gone_is_asked_only_while_waiting():
     async def scenario(pool):
         async def gone():
             return True
@@ -207,12 +209,80 @@ def test_who_is_gone_is_asked_only_after_waiting():
         gate = threading.Event()
         running = asyncio.create_task(pool.run(lambda: gate.wait(20), gone))
         await asyncio.sleep(0)
-        waiting = asyncio.create_task(pool.run(lambda: 2, gone))
+        with pytest.raises(ClientGoneError):
+            await pool.run(lambda: 2, gone)
+        gate.set()
+        assert await running is True
+        assert await pool.run(lambda: 3, gone) == 3
+        assert (pool.running, pool.waiting) == (0, 0)
+
+    pool_test(scenario)
+
+
+def test_waiting_calls_of_one_key_run_as_one_batch_and_get_their_own_results():
+    async def scenario(pool):
+        gate, batches = threading.Event(), []
+
+        def work(items):
+            batches.append(list(items))
+            assert gate.wait(20)
+            return [item * 10 for item in items]
+
+        calls = [
+            asyncio.create_task(pool.join(work, item, key, size))
+            for item, key, size in [
+                (0, "a", 1),
+                (1, "a", 1),
+                (2, "b", 1),
+                (3, "a", 2),
+                (4, "a", 9),
+                (5, "b", 1),
+            ]
+        ]
         await asyncio.sleep(0)
         gate.set()
-        await running
-        with pytest.raises(ClientGoneError):
-            await waiting
-        assert pool.running == 0
+        assert await asyncio.gather(*calls) == [0, 10, 20, 30, 40, 50]
+        assert batches == [[0], [1, 3], [2, 5], [4]]
+
+    pool_test(scenario)
+
+
+def test_a_joined_batch_that_fails_spoils_only_the_call_that_fails_alone():
+    async def scenario(pool):
+        gate = threading.Event()
+
+        def work(items):
+            assert gate.wait(20)
+            return [1 / item for item in items]
+
+        calls = [asyncio.create_task(pool.join(work, item, "key")) for item in (8, 4, 0, 2)]
+        await asyncio.sleep(0)
+        gate.set()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert [results[at] for at in (0, 1, 3)] == [1 / 8, 1 / 4, 1 / 2]
+        assert isinstance(results[2], ZeroDivisionError)
+        assert (pool.running, pool.waiting) == (0, 0)
+
+    pool_test(scenario)
+
+
+def test_cancelling_one_of_a_running_batch_leaves_the_others():
+    async def scenario(pool):
+        gate, entered = threading.Semaphore(0), threading.Semaphore(0)
+
+        def work(items):
+            entered.release()
+            assert gate.acquire(timeout=20)
+            return list(items)
+
+        calls = [asyncio.create_task(pool.join(work, item, "key")) for item in range(4)]
+        await asyncio.to_thread(entered.acquire)
+        gate.release()
+        await asyncio.to_thread(entered.acquire)  # the other three, together
+        calls[2].cancel()
+        gate.release()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert results[:2] + results[3:] == [0, 1, 3]
+        assert isinstance(results[2], asyncio.CancelledError)
 
     pool_test(scenario)

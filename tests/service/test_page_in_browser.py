@@ -65,7 +65,9 @@ class Browser:
             if value := self.js(f"return {script}", *arguments):
                 return value
             time.sleep(0.05)
-        raise AssertionError(f"never true: {script}; the page says {self.js('return document.body.innerText')}")
+        raise AssertionError(
+            f"never true: {script}; the page says {self.js('return document.body.innerText')}"
+        )
 
     def titles(self):
         return self.js("return [...document.querySelectorAll('#results h2')].map(title => title.textContent)")
@@ -109,7 +111,9 @@ def page(browser, make_server):
     browser.open("about:blank")
     browser.log("performance")  # the new-tab page of the browser itself
     browser.open(server.url)
-    browser.wait("document.activeElement === document.getElementById('query') && !!document.querySelector('#using input')")
+    browser.wait(
+        "document.activeElement === document.getElementById('query') && !!document.querySelector('#using input')"
+    )
     yield browser
     errors = [entry["message"] for entry in browser.log("browser") if entry["level"] == "SEVERE"]
     assert [error for error in errors if "422" not in error] == []  # chromium reports every 4xx answer

@@ -57,7 +57,9 @@ def test_k_may_exceed_the_corpus(client, collection):
 
 
 def test_a_filter_restricts_and_one_that_matches_nothing_finds_nothing(client):
-    assert {hit["metadata"]["kind"] for hit in client.search(query="cats", filter='kind = "city"')} == {"city"}
+    assert {hit["metadata"]["kind"] for hit in client.search(query="cats", filter='kind = "city"')} == {
+        "city"
+    }
     assert client.search(query="cats", filter='kind = "nowhere"') == []
 
 

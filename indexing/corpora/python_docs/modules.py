@@ -13,7 +13,8 @@ SKIPPED_TOPS = frozenset(
     (
         "test",  # the test suite
         "idlelib",  # the editor's internals
-        "lib2to3",  # grammar of a tool that is gone
+        "lib2to3",  # deprecated, gone since Python 3.13
+        "distutils",  # deprecated, gone since Python 3.12; its twins of shutil's functions would crowd those out
         "turtledemo",
         "pydoc_data",
         "readline",  # importing it writes to the terminal

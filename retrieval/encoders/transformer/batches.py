@@ -5,14 +5,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-SMALLEST = 256
+SMALLEST = 64
 LARGEST = 1024
-"""Tokens a core gets at a time: more no longer raises throughput and leaves the cache."""
+"""Tokens a core gets at a time: fewer do not fill it; more no longer raise throughput and leave its cache."""
 
 
-def token_budget(n_tokens: int, workers: int) -> int:
-    """Tokens a batch, so that every worker gets several batches unless they would be too small."""
-    return int(min(LARGEST, max(SMALLEST, n_tokens / (3 * max(1, workers)))))
+def token_budget(lengths: NDArray[np.int64], workers: int) -> int:
+    """Tokens a batch, such that the batches are about alike and their number a multiple of the workers'.
+
+    Below ``SMALLEST`` tokens a worker, everything is one batch, which the workers share operator by operator.
+    """
+    n_tokens = int(lengths.sum())
+    if n_tokens < SMALLEST * workers:
+        return max(1, n_tokens)
+    rounds = -(-n_tokens // (workers * LARGEST))
+    return -(-n_tokens // (workers * rounds)) + int(lengths.min())  # room for the text that just does not fit
 
 
 def plan_batches(lengths: NDArray[np.int64], budget: int, padded: bool = False) -> list[NDArray[np.int64]]:

@@ -48,7 +48,7 @@ class DirectEngine:
         if len(texts) == 1:
             return self._forward(tokens.ids)
         on_cpu = self.device == "cpu"
-        budget = token_budget(int(lengths.sum()), threads()) if on_cpu else _GPU_TOKENS
+        budget = token_budget(lengths, threads()) if on_cpu else _GPU_TOKENS
         batches = plan_batches(lengths, budget, padded=not on_cpu)
         parts = [[tokens.ids[row] for row in batch] for batch in batches]
         workers = torch_workers() if on_cpu and len(parts) > 1 else None

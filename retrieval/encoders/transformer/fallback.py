@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.compute import apply_threads
+from retrieval.encoders.surrogates import valid_text
 from retrieval.encoders.tally import Tally
 from retrieval.encoders.transformer.checkpoint import Checkpoint
 from retrieval.errors import ConfigError
@@ -57,7 +58,7 @@ class FallbackEngine:
 
     def _shown(self, text: str) -> str:
         limit = self.model.max_seq_length
-        return text if limit is None else text[: _CHARACTERS * (int(limit) + 16)]
+        return valid_text(text if limit is None else text[: _CHARACTERS * (int(limit) + 16)])
 
     def _count(self, texts: list[str], tally: Tally) -> None:
         """Tokens and cut texts, as far as the model has a tokenizer that can be asked."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.compute import threads
+from retrieval.encoders.surrogates import valid_text
 from retrieval.errors import CorruptError
 
 _CHARACTERS = 8  # read per token at first; English has about five
@@ -68,14 +69,14 @@ class Tokenizer:
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """Token ids of the texts, in their order."""
         if len(texts) == 1 and len(texts[0]) <= self._characters:
-            encoding = self._tokenizer.encode(_clean(texts[0]))
+            encoding = self._tokenizer.encode(valid_text(texts[0]))
             return Tokens([np.array(encoding.ids, dtype=np.int32)], int(bool(encoding.overflowing)))
         ids: list[NDArray[np.int32]] = []
         n_truncated = 0
         for start in range(0, len(texts), _GROUP):
             group = texts[start : start + _GROUP]
             cut = [_head(text, self._characters) for text in group]
-            encodings = self._tokenizer.encode_batch_fast([_clean(text) for text in cut])
+            encodings = self._tokenizer.encode_batch_fast([valid_text(text) for text in cut])
             for text, shown, encoding in zip(group, cut, encodings, strict=True):
                 found, more = encoding.ids, bool(encoding.overflowing)
                 if len(shown) < len(text):
@@ -93,7 +94,7 @@ class Tokenizer:
         shown = self._characters
         while _n_tokens(encoding) < self.max_length + _MARGIN and shown < len(text):
             shown *= 8
-            encoding = self._tokenizer.encode(_clean(_head(text, shown)))
+            encoding = self._tokenizer.encode(valid_text(_head(text, shown)))
             ids = encoding.ids
         return ids, bool(encoding.overflowing)
 
@@ -114,15 +115,6 @@ def _head(text: str, characters: int) -> str:
         return text
     space = text.rfind(" ", characters - 200, characters)
     return text[: space if space > 0 else characters]
-
-
-def _clean(text: str) -> str:
-    """The tokenizer takes UTF-8 only: a lone surrogate becomes U+FFFD."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 _settled = threading.Event()

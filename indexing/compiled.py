@@ -1,0 +1,43 @@
+"""How the compiled loops of this package are declared.
+
+numba's cache on disk notices a change in the file of the function that was called only, so a compiled function
+must not call one of another file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from retrieval.compute import kernel_cache
+
+kernel_cache()
+
+import numba  # noqa: E402
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+kernel: Callable[[F], F] = numba.njit(cache=True, nogil=True)
+"""A loop that other loops call."""
+
+no_nan_kernel: Callable[[F], F] = numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+"""The same over numbers that are never NaN, which is what it takes to vectorise a maximum."""
+
+
+def entry(*arguments: Any) -> Callable[[F], F]:
+    """A loop called from Python: compiled, or read from the cache, when its module is imported."""
+    return numba.njit(numba.void(*arguments), cache=True, nogil=True)
+
+
+def given(dtype: Any) -> Any:
+    """The type of an array that is read; maps and arrays in memory share one compiled version."""
+    return numba.types.Array(numba.from_dtype(dtype), 1, "C", readonly=True)
+
+
+def filled(dtype: Any, ndim: int = 1) -> Any:
+    """The type of an array that is written."""
+    return numba.types.Array(numba.from_dtype(dtype), ndim, "C")
+
+
+INT = numba.int64
+FLOAT = numba.float64
