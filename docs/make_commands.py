@@ -13,7 +13,8 @@ PAGE = Path(__file__).with_name("commands.md")
 
 def page() -> str:
     """The reference as Markdown."""
-    top = click.Context(tercet, info_name="tercet", max_content_width=100, terminal_width=100)
+    settings = {**tercet.context_settings, "max_content_width": 100, "terminal_width": 100}
+    top = click.Context(tercet, info_name="tercet", **settings)
     parts = ["# Commands\n", f"```\n{tercet.get_help(top)}\n```\n"]
     for verb in VERBS:
         command = tercet.get_command(top, verb)

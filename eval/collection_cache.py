@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,8 @@ def cached_collection(
     """The collection of a data set's corpus with what the retrievers need, built when it is not there yet.
 
     Documents are not split into chunks, as in BEIR's own runs. The folder's name holds a hash of the corpus
-    and of the options, so a changed corpus or encoder gives another collection. A build that was interrupted
-    goes on where it stopped.
+    and of the options, so a changed corpus, encoder or release gives another collection. A build that was
+    interrupted goes on where it stopped.
 
     Args:
         dataset: whose corpus.
@@ -50,7 +51,8 @@ def cached_collection(
 
     parts = required_representations(using, encoder)
     described = [[part.name, dict(part.encoder), [repr(spec) for spec in part.indexes]] for part in parts]
-    options = json.dumps([FORMAT, described], sort_keys=True, default=str)
+    version = metadata.version("tercet")  # another release may analyse, encode or lay out indexes otherwise
+    options = json.dumps([version, FORMAT, described], sort_keys=True, default=str)
     key = hashlib.sha256(f"{_corpus_hash(dataset.corpus_path)} {options}".encode()).hexdigest()[:16]
     path = (cache or cache_folder() / "collections") / f"{dataset.name.replace('/', '-')}-{key}"
     if not (path / COMMIT_FILE).exists():

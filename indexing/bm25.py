@@ -22,44 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexing import bm25_cold
-from indexing.bm25_factors import Factors, term_factors, unpack_keys
-from indexing.bm25_statistics import DeadTerms, TermStatistics
+from indexing.bm25_explanation import AskedTerm, Scoring, explain_row
+from indexing.bm25_factors import Factors, term_factors
+from indexing.bm25_files import Bm25Files
+from indexing.bm25_statistics import Counts, DeadTerms, TermStatistics
 from retrieval.bitmap import Bitmap
 from retrieval.compute import parallel
-from retrieval.errors import ConfigError, CorruptError, IncompatibleError, unknown_name
+from retrieval.errors import ConfigError, IncompatibleError, unknown_name
 from retrieval.protocols import Explanation, SearchRequest
 from retrieval.values import Hits, Terms
-from retrieval.values.storage import map_array
 
 DEFAULTS: dict[str, Any] = {"k1": 0.9, "b": 0.4, "weights": {}}
 _GRAIN = 16  # queries that are worth a thread
 _WIDEST_WINDOW = 1 << 16  # rows
 _NO_BITS = np.zeros(0, dtype=np.uint8)
-
-
-class _Files(NamedTuple):
-    """What is stored, one .npy each.
-
-    Attributes:
-        hashes: (V,) uint64 of the terms, ascending; hash_terms: (V,) int32, the term of each.
-        buckets: (2^b + 1,) int64, where the hashes with each value of their first b bits start.
-        indptr: (V + 1,) int64 into the postings of each term.
-        rows: (P,) int32, ascending within a term; codes: (P,) uint16 or uint32 into keys.
-        peaks: (V,) float32, the largest reference factor among each term's postings.
-        keys: (C,) int64, the distinct triples; reference: (C,) float32, their factors when the index was built.
-        totals: (2, F) int64, rows with a term and tokens of each field.
-    """
-
-    hashes: NDArray[np.uint64]
-    hash_terms: NDArray[np.int32]
-    buckets: NDArray[np.int64]
-    indptr: NDArray[np.int64]
-    rows: NDArray[np.int32]
-    codes: NDArray[Any]
-    peaks: NDArray[np.float32]
-    keys: NDArray[np.int64]
-    reference: NDArray[np.float32]
-    totals: NDArray[np.int64]
 
 
 class _Found(NamedTuple):
@@ -125,7 +101,7 @@ class Bm25Index:
     b: float
     weights: Mapping[str, float]
     statistics_: TermStatistics | None = None
-    _files: _Files = field(kw_only=True, repr=False)
+    _files: Bm25Files = field(kw_only=True, repr=False)
     _last: _Last = field(default_factory=_Last, kw_only=True, repr=False)
 
     # --- building and opening
@@ -197,12 +173,7 @@ class Bm25Index:
             ConfigError: weights name a field the rows do not have.
         """
         _check_weights(vectors, parameters["weights"])
-        files = _Files(*(np.asarray(map_array(folder / f"{name}.npy")) for name in _Files._fields))
-        n_terms, n_postings = len(vectors.vocabulary), len(vectors.indices)
-        if len(files.indptr) != n_terms + 1 or len(files.hashes) != n_terms:
-            raise CorruptError(folder, f"indexes another vocabulary than the {n_terms} terms of its rows")
-        if len(files.rows) != n_postings or len(files.codes) != n_postings:
-            raise CorruptError(folder, f"holds {len(files.rows)} postings, expected {n_postings}")
+        files = Bm25Files.map(folder, vectors)
         return cls(vectors, parameters["k1"], parameters["b"], parameters["weights"], _files=files)
 
     def __len__(self) -> int:
@@ -218,7 +189,7 @@ class Bm25Index:
             live: the rows that are not deleted; None for all. What the others take off is kept until
                 another bitmap comes.
         """
-        found, (n_documents, total_length) = self._look_up(queries), self._files.totals
+        found, (n_documents, total_length) = self._look_up(queries), self._totals
         if live is None:
             return TermStatistics(n_documents, total_length, found.frequencies)
         dead = self._last.dead
@@ -267,17 +238,29 @@ class Bm25Index:
         return np.asarray(strings.blob), np.asarray(strings.offsets), np.asarray(self.vectors.term_fields)
 
     @functools.cached_property
+    def _totals(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(F,) rows with a term in each field, and (F,) its tokens; deleted rows counted."""
+        return self._files.totals[0], self._files.totals[1]
+
+    @functools.cached_property
     def _boosts(self) -> NDArray[np.float32]:
         """(F,) the weight of each field."""
         return np.array([self.weights.get(name, 1.0) for name in self.vectors.fields], dtype=np.float32)
 
-    def _factors(self, statistics: TermStatistics) -> Factors:
+    def _factors(self, n_documents: NDArray[np.int64], total_length: NDArray[np.int64]) -> Factors:
         factors = self._last.factors
-        if factors is None or factors.key != Factors.key_of(statistics, self.k1, self.b):
+        if factors is None or factors.key != Factors.key_of(self.k1, self.b, n_documents, total_length):
             files = self._files
-            factors = Factors.make(files.keys, files.reference, statistics, self.k1, self.b)
+            factors = Factors.make(files.keys, files.reference, self.k1, self.b, n_documents, total_length)
             self._last.factors = factors
         return factors
+
+    def _counts(self, found: _Found) -> Counts:
+        """What to score by: the collection's statistics, or this segment's own."""
+        given = self.statistics_
+        if given is None:
+            return Counts(found.frequencies, *self._totals)
+        return Counts(given.frequencies, given.n_documents, given.total_length)
 
     # --- search
 
@@ -290,20 +273,21 @@ class Bm25Index:
         n_queries, k = len(queries), min(request.k, max(1, len(self)))
         hits = Hits(np.empty((n_queries, k), dtype=np.int64), np.empty((n_queries, k), dtype=np.float32))
         if n_queries:
-            statistics = self.statistics_ or self.statistics(queries)
             search = self._search_first if _is_cold(queries) else self._search
-            search(queries, statistics, request.allowed, hits)
+            search(queries, request.allowed, hits)
         return hits if k == request.k else hits.cut(request.k)
 
-    def _search(self, queries: Terms, statistics: TermStatistics, allowed: Bitmap | None, hits: Hits) -> None:
-        files, found, factors = self._files, self._look_up(queries), self._factors(statistics)
+    def _search(self, queries: Terms, allowed: Bitmap | None, hits: Hits) -> None:
+        files, found = self._files, self._look_up(queries)
+        counts = self._counts(found)
+        factors = self._factors(counts.n_documents, counts.total_length)
         run = _kernels().search_kernel(files.codes.dtype)
         asked = (queries.indptr, queries.indices, queries.frequencies, queries.term_fields)
         context = (
             found.terms,
             found.hashes,
-            statistics.frequencies,
-            statistics.n_documents,
+            counts.frequencies,
+            counts.n_documents,
             self._boosts,
             files.indptr,
             files.rows,
@@ -324,31 +308,29 @@ class Bm25Index:
 
         parallel(search, n, grain=_GRAIN)
 
-    def _search_first(
-        self, queries: Terms, statistics: TermStatistics, allowed: Bitmap | None, hits: Hits
-    ) -> None:
+    def _search_first(self, queries: Terms, allowed: Bitmap | None, hits: Hits) -> None:
         """The same for one query, without numba."""
-        global _cold
-        files, found, factors = self._files, self._look_up(queries), self._factors(statistics)
+        global _cold_left
+        files, found = self._files, self._look_up(queries)
+        counts = self._counts(found)
+        factors = self._factors(counts.n_documents, counts.total_length)
         weighted = []
-        for entry, weight in self._asked(queries, found, statistics):
+        for entry, weight in self._asked(queries, found, counts):
             low, high = files.indptr[found.terms[entry]], files.indptr[found.terms[entry] + 1]
             weighted.append((weight, files.rows[low:high], files.codes[low:high]))
         mask = None if allowed is None else allowed.mask()
         bm25_cold.best_rows(weighted, factors.table, len(self), mask, hits.rows[0], hits.scores[0])
-        _cold = False
+        _cold_left -= 1
 
-    def _asked(
-        self, queries: Terms, found: _Found, statistics: TermStatistics
-    ) -> list[tuple[int, np.float32]]:
+    def _asked(self, queries: Terms, found: _Found, counts: Counts) -> list[tuple[int, np.float32]]:
         """The entries of the batch's vocabulary that the first query scores, with their weights, in scoring order."""
         asked = []
         n = int(queries.indptr[1])
         for entry, count in zip(queries.indices[:n].tolist(), queries.frequencies[:n].tolist(), strict=True):
-            where, df = int(queries.term_fields[entry]), int(statistics.frequencies[entry])
+            where, df = int(queries.term_fields[entry]), int(counts.frequencies[entry])
             boost = self._boosts[where] * np.float32(count)
             if found.terms[entry] >= 0 and df > 0 and boost > 0:
-                asked.append((entry, boost * bm25_cold.idf(int(statistics.n_documents[where]), df)))
+                asked.append((entry, boost * bm25_cold.idf(int(counts.n_documents[where]), df)))
         asked.sort(key=lambda item: (-item[1], int(found.hashes[item[0]])))
         return asked
 
@@ -357,46 +339,20 @@ class Bm25Index:
     def explain(self, queries: Terms, rows: NDArray[np.integer]) -> list[Explanation]:
         """Why each row scores what it does for the first query: a part a term, heaviest first."""
         found = self._look_up(queries)
-        statistics = self.statistics_ or self.statistics(queries)
-        asked = self._asked(queries, found, statistics)
-        out = []
-        for row in rows:
-            score, parts = np.float32(0), []
-            for entry, weight in asked:
-                part = self._explain_term(
-                    queries, entry, int(found.terms[entry]), weight, int(row), statistics
-                )
-                if part is not None:
-                    score += np.float32(part.value)
-                    parts.append(part)
-            out.append(Explanation("bm25", float(score), tuple(parts), {"k1": self.k1, "b": self.b}))
-        return out
-
-    def _explain_term(
-        self, queries: Terms, entry: int, term: int, weight: np.float32, row: int, statistics: TermStatistics
-    ) -> Explanation | None:
-        files, where = self._files, int(queries.term_fields[entry])
-        low, high = int(files.indptr[term]), int(files.indptr[term + 1])
-        position = low + int(np.searchsorted(files.rows[low:high], row))
-        if position == high or files.rows[position] != row:
-            return None
-        code = int(files.codes[position])
-        tf, _, length = unpack_keys(files.keys[code : code + 1], len(self.vectors.fields))
-        n, df = int(statistics.n_documents[where]), int(statistics.frequencies[entry])
-        name, text = self.vectors.fields[where], queries.vocabulary[entry]
-        facts: dict[str, float | int | str] = {
-            "field": name,
-            "tf": int(tf[0]),
-            "df": df,
-            "n_documents": n,
-            "idf": float(bm25_cold.idf(n, df)),
-            "length": int(length[0]),
-            "average_length": float(statistics.total_length[where] / n),
-            "boost": float(self._boosts[where]),
-            "weight": float(weight),
-        }
-        value = float(weight * self._factors(statistics).table[code])
-        return Explanation(text if len(self.vectors.fields) == 1 else f"{name}:{text}", value, (), facts)
+        counts = self._counts(found)
+        factors = self._factors(counts.n_documents, counts.total_length)
+        asked = [
+            AskedTerm(
+                queries.vocabulary[entry],
+                int(queries.term_fields[entry]),
+                int(found.terms[entry]),
+                weight,
+                int(counts.frequencies[entry]),
+            )
+            for entry, weight in self._asked(queries, found, counts)
+        ]
+        context = Scoring(self._files, self.vectors.fields, self._boosts, counts, factors, self.k1, self.b)
+        return [explain_row(int(row), asked, context) for row in rows]
 
 
 class _Kernels(NamedTuple):
@@ -415,12 +371,12 @@ def _kernels() -> _Kernels:
     return _Kernels(look_up, search_kernel)
 
 
-_cold = True
+_cold_left = 3  # queries; a command that warms up before it searches still needs no numba
 
 
 def _is_cold(queries: Terms) -> bool:
-    """Whether this is one query, the first of its process, for which numba would have to be imported."""
-    return _cold and len(queries) == 1 and "numba" not in sys.modules
+    """Whether this is one query, among the first of its process, for which numba would have to be imported."""
+    return _cold_left > 0 and len(queries) == 1 and "numba" not in sys.modules
 
 
 def _is_number(value: object) -> bool:

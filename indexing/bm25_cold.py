@@ -1,4 +1,4 @@
-"""The first BM25 query of a process, in numpy: numba takes half a second to import, such a query a millisecond.
+"""The first BM25 queries of a process, in numpy: numba takes half a second to import, such a query a millisecond.
 
 Equal to ``bm25_kernels`` to the last bit: the same float32 products, added in the same order.
 """

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexing.bm25_statistics import TermStatistics
 from retrieval.analysis.lengths import BYTE_LENGTHS
 
 
@@ -59,20 +58,23 @@ class Factors:
     ratio: float
 
     @staticmethod
-    def key_of(statistics: TermStatistics, k1: float, b: float) -> tuple[float | bytes, ...]:
+    def key_of(
+        k1: float, b: float, n_documents: NDArray[np.int64], total_length: NDArray[np.int64]
+    ) -> tuple[float | bytes, ...]:
         """Equal for equal factors."""
-        return k1, b, statistics.n_documents.tobytes(), statistics.total_length.tobytes()
+        return k1, b, n_documents.tobytes(), total_length.tobytes()
 
     @classmethod
     def make(
         cls,
         keys: NDArray[np.int64],
         reference: NDArray[np.float32],
-        statistics: TermStatistics,
         k1: float,
         b: float,
+        n_documents: NDArray[np.int64],
+        total_length: NDArray[np.int64],
     ) -> Factors:
-        """Compute the table for the statistics of a collection."""
-        table = term_factors(keys, k1, b, statistics.n_documents, statistics.total_length)
+        """Compute the table, arguments as in ``term_factors``; reference: (C,) stored with the index."""
+        table = term_factors(keys, k1, b, n_documents, total_length)
         ratio = float(np.max(table / reference)) if len(table) else 1.0
-        return cls(cls.key_of(statistics, k1, b), table, ratio)
+        return cls(cls.key_of(k1, b, n_documents, total_length), table, ratio)

@@ -393,15 +393,12 @@ def search(  # noqa: C901  one loop over windows; its state is too much to hand 
     most = 1
     for query in range(first, last):
         most = max(most, query_indptr[query + 1] - query_indptr[query])
-    order = np.empty(most, dtype=np.int64)
-    unordered = np.empty(most, dtype=np.float32)
+    integers = np.empty((5, most), dtype=np.int64)
+    order, begin, cursor, end, look_ups = integers[0], integers[1], integers[2], integers[3], integers[4]
+    floats = np.empty((2, most), dtype=np.float32)
+    unordered, weight = floats[0], floats[1]
     tie_breaks = np.empty(most, dtype=np.uint64)
-    weight = np.empty(most, dtype=np.float32)
-    begin = np.empty(most, dtype=np.int64)
-    cursor = np.empty(most, dtype=np.int64)
-    end = np.empty(most, dtype=np.int64)
     bound = np.empty(most + 1, dtype=np.float64)
-    look_ups = np.empty(most, dtype=np.int64)
 
     for query in range(first, last):
         n_terms = 0

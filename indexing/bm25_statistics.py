@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,14 @@ class TermStatistics:
             self.total_length + other.total_length,
             self.frequencies + other.frequencies,
         )
+
+
+class Counts(NamedTuple):
+    """``TermStatistics`` in a form that costs nothing to make."""
+
+    frequencies: NDArray[np.int64]
+    n_documents: NDArray[np.int64]
+    total_length: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,9 +24,9 @@ no_nan_kernel: Callable[[F], F] = numba.njit(cache=True, nogil=True, fastmath={"
 """The same over numbers that are never NaN, which is what it takes to vectorise a maximum."""
 
 
-def entry(*arguments: Any) -> Callable[[F], F]:
+def entry(*arguments: Any, returns: Any = numba.void) -> Callable[[F], F]:
     """A loop called from Python: compiled, or read from the cache, when its module is imported."""
-    return numba.njit(numba.void(*arguments), cache=True, nogil=True)
+    return numba.njit(returns(*arguments), cache=True, nogil=True)
 
 
 def given(dtype: Any) -> Any:

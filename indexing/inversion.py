@@ -241,9 +241,10 @@ def invert(
         reference: (C,) factor of each code; a term's peak is the largest among its postings.
         memory_bytes: what the postings of one range may take, roughly.
     """
-    from indexing.inversion_kernels import place_postings
+    from indexing.inversion_kernels import place_kernel
 
     code_type = np.dtype(np.uint16 if len(pairs) <= 1 << 16 else np.uint32)
+    place = place_kernel(code_type)
     near = np.zeros(int(min(pairs[-1] + 1, len(terms.fields) << 16)) if len(pairs) else 0, dtype=np.int32)
     low_pairs = pairs[pairs < len(near)]
     near[low_pairs] = np.arange(len(low_pairs))
@@ -263,7 +264,7 @@ def invert(
             peaks = np.zeros(high - low, dtype=np.float32)
             cursors = ends[low:high] - df[low:high] - before
             for first_row, run, keys in _keyed_runs(terms):
-                place_postings(
+                place(
                     np.asarray(run.indptr),
                     np.asarray(run.indices),
                     keys,

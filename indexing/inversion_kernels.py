@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexing.compiled import kernel
+from indexing.compiled import INT, entry, filled, given
+
+_ROWS = (given(np.int64), given(np.int32), given(np.int32))
 
 
-@kernel
+def _place_arguments(codes: Any) -> tuple[Any, ...]:
+    return (
+        *(given(np.int64), given(np.int32), given(np.int64), given(np.int64), given(np.int32), INT, INT, INT),
+        *(filled(np.int64), filled(np.int32), filled(codes), given(np.float32), filled(np.float32)),
+    )
+
+
+@entry(*_ROWS, given(np.int32), filled(np.int32), filled(np.int32))
 def renumber_rows(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
@@ -38,7 +49,7 @@ def renumber_rows(
             out_frequencies[position] = keys[position - start] & 0xFFFFFFFF
 
 
-@kernel
+@entry(*_ROWS, given(np.uint8), given(np.uint8), filled(np.int64))
 def pair_keys(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
@@ -63,7 +74,7 @@ def pair_keys(
             out[position] = (np.int64(frequencies[position]) * n_fields + field) * 256 + byte
 
 
-@kernel
+@entry(*_place_arguments(np.uint16))
 def place_postings(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
@@ -102,3 +113,12 @@ def place_postings(
             codes[target] = code
             if reference[code] > peaks[term]:
                 peaks[term] = reference[code]
+
+
+@functools.cache
+def place_kernel(codes: np.dtype[Any]) -> Callable[..., None]:
+    """``place_postings`` for codes of 16 bits; of 32 for the rare segment with more than 65,536 distinct keys."""
+    if codes == np.uint16:
+        return place_postings
+    wide: Callable[..., None] = entry(*_place_arguments(np.uint32))(place_postings.py_func)  # type: ignore[attr-defined]
+    return wide

@@ -17,7 +17,7 @@ from retrieval.bitmap import Bitmap
 from retrieval.errors import ConfigError, IncompatibleError
 from retrieval.protocols import Encoder, Explanation, Searcher, SearchRequest
 from retrieval.topk import merge
-from retrieval.values import Hits
+from retrieval.values import Hits, Sparse, Terms
 
 if TYPE_CHECKING:
     from indexing.collection import CollectionSnapshot
@@ -39,6 +39,11 @@ class RepresentationSearcher:
     kind: str
     encoder: Encoder[Any, Any]
     parameters: Mapping[str, Any]
+
+    @property
+    def floor(self) -> float | None:
+        """What a document scores that shares nothing with the query and is not returned; None: there is no such."""
+        return 0.0 if self.encoder.value in (Terms, Sparse) else None
 
     def search(self, queries: Sequence[str], request: SearchRequest) -> Hits:
         """The best documents of each query, each by its best row."""

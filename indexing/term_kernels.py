@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from indexing.compiled import entry, filled, given, kernel
+from indexing.compiled import INT, entry, filled, given, kernel
 
 _STRINGS = (given(np.uint8), given(np.int64), given(np.uint8))
 
@@ -23,7 +23,7 @@ def hash_term(blob: NDArray[np.uint8], start: int, stop: int, field: int) -> np.
     return value ^ (value >> np.uint64(33))
 
 
-@kernel
+@entry(*_STRINGS, returns=filled(np.uint64))
 def hash_terms(
     blob: NDArray[np.uint8], offsets: NDArray[np.int64], fields: NDArray[np.uint8]
 ) -> NDArray[np.uint64]:
@@ -91,7 +91,11 @@ def look_up(
                 break
 
 
-@kernel
+@entry(
+    *(*_STRINGS, filled(np.int32), filled(np.uint64)),
+    *(filled(np.uint8), filled(np.int64), filled(np.uint8), INT, filled(np.int32)),
+    returns=INT,
+)
 def intern_terms(
     blob: NDArray[np.uint8],
     offsets: NDArray[np.int64],
@@ -149,7 +153,7 @@ def intern_terms(
     return size
 
 
-@kernel
+@entry(given(np.uint64), given(np.int32), filled(np.int32), filled(np.uint64))
 def rehash(
     hashes: NDArray[np.uint64],
     numbers: NDArray[np.int32],

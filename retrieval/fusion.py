@@ -5,6 +5,8 @@ The rules, for all methods:
 - each list counts to its own first ``depth`` hits, and is judged (minimum, maximum, mean) on those alone;
 - a document missing from a list gets 0 from it, the least a list can give;
 - an empty list gives nothing;
+- where a searcher declares a ``floor`` (0 for BM25 and learned sparse vectors: what a document without a query term
+  scores), a list shorter than was asked for ends with documents at the floor, so its minimum is the floor;
 - contributions are weighted, summed in float64 and rounded to float32; ties go to the lower row.
 """
 
@@ -22,22 +24,28 @@ from retrieval.errors import ConfigError, unknown_name
 from retrieval.protocols import Explanation, Searcher, SearchRequest
 from retrieval.values import Hits
 
-Contribution = Callable[[Hits], NDArray[np.float64]]
-"""From a list (Q, K) to what each of its hits is worth (Q, K), at least 0; padding may hold anything."""
+Contribution = Callable[[Hits, float | None], NDArray[np.float64]]
+"""From a list (Q, K) and its floor to what each hit is worth (Q, K), at least 0; padding may hold anything."""
 
 _GRAIN = 8  # queries worth a thread: about 0.3 ms
 
 
-def minmax(hits: Hits) -> NDArray[np.float64]:
-    """Scores stretched so that a list's last hit is worth 0 and its first 1; a constant list is worth 1."""
+def minmax(hits: Hits, floor: float | None = None) -> NDArray[np.float64]:
+    """Scores stretched so that a list's last hit is worth 0 and its first 1; a constant list is worth 1.
+
+    Args:
+        floor: what documents score that the searcher does not return; the minimum of a list with padding.
+    """
     real, scores = _real(hits)
     low = np.min(scores, axis=1, keepdims=True, initial=np.inf, where=real)
+    if floor is not None:
+        low = np.where(real.all(axis=1, keepdims=True), low, np.minimum(low, floor))
     high = np.max(scores, axis=1, keepdims=True, initial=-np.inf, where=real)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(high > low, (scores - low) / (high - low), 1.0)
 
 
-def zscore(hits: Hits) -> NDArray[np.float64]:
+def zscore(hits: Hits, floor: float | None = None) -> NDArray[np.float64]:
     """Standard deviations above the list's lowest score, plus 1; a constant list is worth 1.
 
     That is the z-score, moved so that a document missing from a list, at 0, stands one standard deviation below
@@ -54,7 +62,7 @@ def zscore(hits: Hits) -> NDArray[np.float64]:
         return np.where(high > low, (scores - low) / deviation + 1.0, 1.0)
 
 
-def reciprocal(hits: Hits, k_rrf: float = 60.0) -> NDArray[np.float64]:
+def reciprocal(hits: Hits, floor: float | None = None, *, k_rrf: float = 60.0) -> NDArray[np.float64]:
     """1 / (k_rrf + rank), ranks from 1: Cormack, Clarke & Buettcher, SIGIR 2009."""
     return np.broadcast_to(1.0 / (k_rrf + 1.0 + np.arange(hits.k)), hits.rows.shape)
 
@@ -120,6 +128,7 @@ def _fuse(
     weights: Sequence[float] | None,
     k: int | None,
     depth: int | None,
+    floors: Sequence[float | None] | None = None,
 ) -> Hits:
     if not lists:
         raise ValueError("fusion needs at least one list")
@@ -139,7 +148,10 @@ def _fuse(
     from retrieval.kernels import frozen, sum_by_row
 
     def share(part: slice) -> None:
-        worth = [weight * contribution(hits[part]) for hits, weight in zip(cut, weighing, strict=True)]
+        worth = [
+            weight * contribution(hits[part], floor)
+            for hits, weight, floor in zip(cut, weighing, floors or [None] * len(cut), strict=True)
+        ]
         rows = np.concatenate([hits.rows[part] for hits in cut], axis=1)
         sum_by_row(frozen(rows), frozen(np.concatenate(worth, axis=1)), out.rows[part], out.scores[part])
 
@@ -195,8 +207,8 @@ class Fused:
         fused = self._sum(named, request.k)
         rows = np.full(fused.rows.shape, -1, dtype=np.int64)
         most = np.full(fused.rows.shape, -np.inf)
-        for own, hits, (_, _, weight) in zip(named, lists, self.parts, strict=True):
-            worth = weight * METHODS[self.method](own)
+        for own, hits, floor, (_, _, weight) in zip(named, lists, self._floors(), self.parts, strict=True):
+            worth = weight * METHODS[self.method](own, floor)
             for query in range(len(fused)):
                 at, found = _places(own.rows[query], fused.rows[query])
                 better = found & (worth[query][at] > most[query])
@@ -219,8 +231,10 @@ class Fused:
         names = [hits.rows if self.documents is None else self.documents(hits.rows) for hits in lists]
         wanted = chosen if self.documents is None else self.documents(chosen[None, :])[0]
         parts: list[list[Explanation]] = [[] for _ in chosen]
-        for (name, searcher, weight), hits, own in zip(self.parts, lists, names, strict=True):
-            worth = METHODS[self.method](Hits(own, hits.scores, hits.snapshot))[0]
+        for (name, searcher, weight), hits, own, floor in zip(
+            self.parts, lists, names, self._floors(), strict=True
+        ):
+            worth = METHODS[self.method](Hits(own, hits.scores, hits.snapshot), floor)[0]
             at, found = _places(own[0], wanted)
             reasons = iter(searcher.explain(query, hits.rows[0][at[found]]) if found.any() else [])
             for place, is_found, branch in zip(at.tolist(), found.tolist(), parts, strict=True):
@@ -248,7 +262,11 @@ class Fused:
         return [searcher.search(queries, deep) for _, searcher, _ in self.parts]
 
     def _sum(self, lists: Sequence[Hits], k: int) -> Hits:
-        return _fuse(lists, METHODS[self.method], [weight for _, _, weight in self.parts], k, None)
+        weights = [weight for _, _, weight in self.parts]
+        return _fuse(lists, METHODS[self.method], weights, k, None, self._floors())
+
+    def _floors(self) -> list[float | None]:
+        return [getattr(searcher, "floor", None) for _, searcher, _ in self.parts]
 
 
 def _places(

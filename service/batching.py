@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 from retrieval.protocols import Encoder, Fingerprints
 from retrieval.values import Document
+
+
+@functools.cache
+def model_thread() -> ThreadPoolExecutor:
+    """The one thread of this process on which encoders run.
+
+    GNU OpenMP keeps a team of threads for every thread that calls it, and when all teams together are larger than
+    the machine, it stops spinning at barriers: one query then takes twice as long, though nothing else runs.
+    """
+    return ThreadPoolExecutor(1, thread_name_prefix="tercet-model")
 
 
 class Rows(Protocol):
@@ -25,24 +37,27 @@ D = TypeVar("D")
 
 
 class _Call(Generic[Q]):
-    """The texts of one caller, and where its answer is put."""
+    """The texts of one caller and what became of them.
 
-    __slots__ = ("leads", "texts", "value", "wake")
+    Attributes:
+        value: their rows, once a joined batch gave them.
+        alone: whether a joined batch failed.
+    """
+
+    __slots__ = ("alone", "texts", "value")
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts = texts
         self.value: Q | None = None
-        self.leads = False
-        self.wake = threading.Event()
+        self.alone = False
 
 
 class BatchingEncoder(Generic[Q, D]):
-    """An encoder whose concurrent ``encode_queries`` calls share batches.
+    """An encoder whose concurrent ``encode_queries`` calls share batches, on the one model thread.
 
-    A call that finds the encoder idle runs at once. Calls that arrive meanwhile queue; when the running
-    batch ends, the first of them encodes all of them together in its own thread. There is no timer and no
-    thread of its own. A batch that fails is encoded again call by call, each in its caller's
-    thread, so an error reaches only the caller whose text caused it.
+    A call that finds the thread idle runs at once. Calls that arrive meanwhile queue; when the running batch
+    ends, as many as fit are encoded together. There is no timer. When a joined batch fails, its calls are encoded
+    again one by one, so an error reaches only the caller whose text caused it.
     """
 
     def __init__(
@@ -54,7 +69,7 @@ class BatchingEncoder(Generic[Q, D]):
         """Wrap an encoder.
 
         Args:
-            encoder: safe to call from several threads, as every encoder is.
+            encoder: what does the work.
             max_batch: texts in a joined batch; a single call may have more.
             observe: told the size of every batch.
         """
@@ -63,7 +78,6 @@ class BatchingEncoder(Generic[Q, D]):
         self._observe = observe
         self._lock = threading.Lock()
         self._waiting: deque[_Call[Q]] = deque()
-        self._busy = False
 
     @property
     def spec(self) -> Mapping[str, Any]:
@@ -86,64 +100,44 @@ class BatchingEncoder(Generic[Q, D]):
         return self.encoder.tally  # type: ignore[attr-defined]
 
     def encode_documents(self, documents: Sequence[Document]) -> D:
-        """Passed through: a server's documents come in batches already."""
-        return self.encoder.encode_documents(documents)
+        """Never joined: documents come in batches already."""
+        return model_thread().submit(self.encoder.encode_documents, documents).result()
 
     def encode_queries(self, texts: Sequence[str]) -> Q:
         """One value row a text, encoded alone or with whoever waits."""
         call: _Call[Q] = _Call(texts)
-        with self._lock:
-            if self._busy:
-                self._waiting.append(call)
-            else:
-                self._busy = call.leads = True
-        if not call.leads:
-            call.wake.wait()
-        if call.leads:
-            return self._lead(call)
-        if call.value is None:  # the joined batch failed
-            return self._encode(texts)
-        return call.value
+        with self._lock:  # both queues in one order: whose turn it is finds its call served or first in line
+            self._waiting.append(call)
+            turn = model_thread().submit(self._serve, call)
+        return turn.result()
 
-    def _lead(self, call: _Call[Q]) -> Q:
-        """Encode the caller's texts and those of everyone who fits, then hand the lead on."""
-        followers = self._take(self.max_batch - len(call.texts))
-        try:
-            if followers:
-                with suppress(Exception):  # not lost: whoever caused it meets it again alone
-                    return self._together(call, followers)
-            return self._encode(call.texts)
-        finally:
-            self._hand_on(followers)
+    def _serve(self, call: _Call[Q]) -> Q:
+        """A call's turn on the model thread; an earlier turn may have served it already."""
+        if call.value is None and not call.alone:
+            batch = self._take()
+            if len(batch) > 1:
+                self._together(batch)
+        return self._encode(call.texts) if call.value is None else call.value
 
-    def _take(self, room: int) -> list[_Call[Q]]:
-        """The longest run of waiting calls with at most ``room`` texts."""
-        taken = []
+    def _take(self) -> list[_Call[Q]]:
+        """The first waiting call and those behind it that fit."""
         with self._lock:
+            taken = [self._waiting.popleft()]
+            room = self.max_batch - len(taken[0].texts)
             while self._waiting and len(self._waiting[0].texts) <= room:
                 room -= len(self._waiting[0].texts)
                 taken.append(self._waiting.popleft())
         return taken
 
-    def _together(self, call: _Call[Q], followers: Sequence[_Call[Q]]) -> Q:
-        value = self._encode([text for member in (call, *followers) for text in member.texts])
-        start = len(call.texts)
-        for member in followers:
-            member.value = value[start : start + len(member.texts)]
-            start += len(member.texts)
-        own: Q = value[: len(call.texts)]
-        return own
-
-    def _hand_on(self, followers: Sequence[_Call[Q]]) -> None:
-        """Wake the served, and the first of those who came meanwhile as the new leader."""
-        with self._lock:
-            following = self._waiting.popleft() if self._waiting else None
-            self._busy = following is not None
-        if following is not None:
-            following.leads = True
-            following.wake.set()
-        for member in followers:
-            member.wake.set()
+    def _together(self, batch: Sequence[_Call[Q]]) -> None:
+        for call in batch:
+            call.alone = True
+        with suppress(Exception):  # not lost: whoever caused it meets it again alone
+            value = self._encode([text for call in batch for text in call.texts])
+            start = 0
+            for call in batch:
+                call.value = value[start : start + len(call.texts)]
+                start += len(call.texts)
 
     def _encode(self, texts: Sequence[str]) -> Q:
         if self._observe is not None:

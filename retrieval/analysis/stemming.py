@@ -43,7 +43,8 @@ def _lucene_porter(snowball: Callable[[str], str]) -> Callable[[str], str]:
     Porter's program differs in four points (see the end of https://tartarus.org/martin/PorterStemmer/):
     words of one or two letters stay; ``-bli`` gives ``-ble`` and ``-logi`` gives ``-log`` in step 2; and in
     step 1b any doubled consonant but l, s, z is undoubled, where Snowball lists nine. Each is brought about
-    by handing Snowball the word that the step would have left.
+    by handing Snowball the word that the step would have left. (A doubled y before -ed or -ing is left to
+    Snowball; no word has one.)
     """
 
     def stem(word: str) -> str:

@@ -16,8 +16,8 @@ floats = st.sampled_from([np.float32, np.float16])
 
 
 @st.composite
-def dense(draw, dim=st.integers(1, 5)):
-    shape = (draw(st.integers(0, 9)), draw(dim))
+def dense(draw):
+    shape = (draw(st.integers(0, 9)), draw(st.integers(1, 5)))
     elements = st.floats(-100, 100, width=16)
     return Dense(draw(hnp.arrays(draw(floats), shape, elements=elements)))
 
@@ -38,9 +38,7 @@ def sparse(draw, dim=7):
 def multivector(draw):
     counts = draw(st.lists(st.integers(0, 4), max_size=6))
     elements = st.floats(-100, 100, width=16)
-    return MultiVector(
-        indptr_of(counts), draw(hnp.arrays(draw(floats), (sum(counts), 3), elements=elements))
-    )
+    return MultiVector(indptr_of(counts), draw(hnp.arrays(draw(floats), (sum(counts), 3), elements=elements)))
 
 
 @st.composite
@@ -143,6 +141,9 @@ def test_ragged_values_refuse_a_slice_with_a_step(step):
         lambda: MultiVector(indptr_of([3]), np.ones((3, 2))),
         lambda: Sparse(indptr_of([2]), np.ones(1, np.int32), np.ones(1, np.float32), 3),
         lambda: Sparse(indptr_of([1]), np.ones(1, np.int64), np.ones(1, np.float32), 3),
+        lambda: terms_of(lengths=(2, 1)),
+        lambda: terms_of(frequencies=(2,)),
+        lambda: terms_of(fields=(2,)),
         lambda: Sparse.concat([sparse_of(3), sparse_of(4)]),
         lambda: Hits(np.zeros((1, 2), np.int64), np.zeros((1, 3), np.float32)),
         lambda: Hits(np.zeros((1, 2), np.int64), np.zeros((1, 2))),
@@ -156,6 +157,18 @@ def test_ragged_values_refuse_a_slice_with_a_step(step):
 def test_impossible_values_are_refused_at_construction(make):
     with pytest.raises(ValueError):
         make()
+
+
+def terms_of(lengths=(1, 1), frequencies=(1,), fields=(1,)):
+    ones = np.ones(1, np.int32)
+    return Terms(
+        indptr_of([1]),
+        ones,
+        np.ones(frequencies, np.int32),
+        np.ones(lengths, np.int32),
+        Strings.of("a"),
+        np.zeros(fields, np.uint8),
+    )
 
 
 def sparse_of(dim):

@@ -1,0 +1,320 @@
+"""BM25 search beside bm25s' numba backend: one thread, analysed queries, in a batch and one call at a time.
+
+    python benchmarks/bm25.py [--quick] [--json]
+
+Data: SciFact (from $TERCET_DATA or ../shared/data; left out where absent) and generated documents, 1,000,000 of them
+(--quick: 100,000). Both engines index the same terms, analysed once. Tercet gets queries as strings of terms and looks
+them up within the timing; bm25s gets numbers. Rounds are interleaved; `ms_p50` is the median over rounds of the time a
+query (in a batch) or the median over calls. `recall` is the overlap with the exact top k by Lucene's formula, equal
+scores counting as equal: bm25s uses exact lengths where Lucene, and so Tercet, rounds them to a byte. `speedup` is how
+many times faster than bm25s an engine is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ["TERCET_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+
+from benchmarks.corpora import Corpus, terms_of, word
+from retrieval.encoders.terms import TermsEncoder
+from retrieval.values import Document, Strings, Terms
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".bench" / "bm25"
+PARAMETERS = {"k1": 0.9, "b": 0.4}
+ROUNDS = 7
+CALLS = 300
+EXACT = 50  # queries that the exact ranking is worked out for
+
+
+# --- data
+
+
+def scifact() -> tuple[Path, Path] | None:
+    """The folder of its rows, and the data set's folder."""
+    data = Path(os.environ.get("TERCET_DATA") or ROOT.parent / "shared" / "data")
+    source = data / "eval" / "scifact"
+    if not (source / "corpus.jsonl").exists():
+        return None
+    text = (source / "corpus.jsonl").read_bytes()
+    folder = CACHE / f"scifact-{hashlib.sha256(text).hexdigest()[:12]}"
+    shutil.rmtree(folder / "rows", ignore_errors=True)  # our analysis may have changed
+    (folder / "rows").mkdir(parents=True)
+    records = [json.loads(line) for line in text.splitlines()]
+    documents = [Document(r["_id"], r["text"], r.get("title", "")) for r in records]
+    TermsEncoder().encode_documents(documents).save(folder / "rows")
+    return folder, source
+
+
+def generated(n: int) -> Path:
+    """The folder of the rows of n generated documents."""
+    recipe = hashlib.sha256((ROOT / "benchmarks" / "corpora.py").read_bytes()).hexdigest()[:12]
+    folder = CACHE / f"generated-{n}-{recipe}"
+    if not (folder / "rows" / "value.json").exists():
+        from indexing.inversion import unify_terms
+
+        shutil.rmtree(folder, ignore_errors=True)
+        words, parts = list(Corpus().vocabulary()), []
+        for number, (tokens, indptr) in enumerate(Corpus().documents(n)):
+            used, local = np.unique(tokens, return_inverse=True)
+            parts.append(folder / "parts" / str(number))
+            parts[-1].mkdir(parents=True)
+            terms_of(local.astype(np.int32), indptr, Strings.of([words[t] for t in used])).save(parts[-1])
+        (folder / "rows").mkdir()
+        unify_terms(parts, folder / "rows")
+        shutil.rmtree(folder / "parts")
+    return folder
+
+
+def generated_queries(n: int, n_documents: int) -> Terms:
+    """Queries as analysis would give them."""
+    return TermsEncoder().encode_queries(
+        [" ".join(word(t) for t in query) for query in Corpus().queries(n, n_documents)]
+    )
+
+
+# --- builds, each in a process of its own
+
+
+def build(engine: str, folder: Path) -> None:
+    """Index the rows; print what it took."""
+    rows, target = Terms.load(folder / "rows"), folder / engine
+    target.mkdir()
+    start = time.perf_counter()
+    if engine == "tercet":
+        from indexing.bm25 import Bm25Index
+
+        filled = Bm25Index.parameters(PARAMETERS)
+        Bm25Index.build(rows, target, filled, memory_bytes=256 << 20, progress=lambda n: None)
+        seconds = time.perf_counter() - start
+    else:
+        import bm25s
+
+        bounds = zip(rows.indptr[:-1], rows.indptr[1:], strict=True)
+        tokens = [
+            np.repeat(rows.indices[low:high], rows.frequencies[low:high]).tolist() for low, high in bounds
+        ]
+        vocabulary = {term: number for number, term in enumerate(rows.vocabulary)}
+        start = time.perf_counter()
+        peer = bm25s.BM25(method="lucene", backend="numba", **PARAMETERS)
+        peer.index((tokens, vocabulary), show_progress=False)
+        seconds = time.perf_counter() - start
+        peer.save(str(target), show_progress=False)
+    facts = {
+        "build_s": round(seconds, 2),
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "index_bytes": sum(file.stat().st_size for file in target.iterdir()),
+    }
+    (target / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+def built(engine: str, folder: Path) -> dict[str, object]:
+    """Figures of a build; the peer's is kept from run to run."""
+    facts = folder / engine / "facts.json"
+    cached = facts.exists() and engine != "tercet"
+    if not cached:
+        shutil.rmtree(folder / engine, ignore_errors=True)
+        subprocess.run(
+            [sys.executable, __file__, "--build", engine, str(folder)], check=True, stdout=sys.stderr
+        )
+    return json.loads(facts.read_text(encoding="utf-8")) | ({"cached": True} if cached else {})
+
+
+# --- search
+
+
+def exact_scores(rows: Terms, index: object, queries: Terms, query: int) -> np.ndarray:
+    """(N,) float64 scores by the formula, from the postings."""
+    from indexing.bm25_factors import unpack_keys
+
+    files, found = index._files, index._look_up(queries)
+    tf, _, length = unpack_keys(files.keys, 1)
+    average = files.totals[1, 0] / files.totals[0, 0]
+    factor = tf / (tf + PARAMETERS["k1"] * (1 - PARAMETERS["b"] + PARAMETERS["b"] * length / average))
+    scores = np.zeros(len(rows))
+    for position in range(queries.indptr[query], queries.indptr[query + 1]):
+        term = found.terms[queries.indices[position]]
+        if term >= 0:
+            low, high = files.indptr[term], files.indptr[term + 1]
+            idf = np.log1p((files.totals[0, 0] - (high - low) + 0.5) / (high - low + 0.5))
+            scores[files.rows[low:high]] += (
+                queries.frequencies[position] * idf * factor[files.codes[low:high]]
+            )
+    return scores
+
+
+def overlap(found: np.ndarray, scores: list[np.ndarray], k: int) -> float:
+    """Share of the exact top k that was found; a row that ties with the k-th counts."""
+    shares = []
+    for row, exact in zip(found, scores, strict=False):
+        wanted = min(k, int((exact > 0).sum()))
+        if wanted:
+            cut = np.partition(exact, len(exact) - wanted)[len(exact) - wanted] * (1 - 1e-6)
+            shares.append(min(wanted, int((exact[row[(row >= 0)][:k]] >= cut).sum())) / wanted)
+    return round(float(np.mean(shares)), 4)
+
+
+def ndcg10(found: np.ndarray, folder: Path, n_documents: int) -> float:
+    """Of SciFact's test queries, ranks as they are."""
+    import ir_measures
+
+    ids = [json.loads(line)["_id"] for line in (folder / "corpus.jsonl").read_text("utf-8").splitlines()]
+    qrels: dict[str, dict[str, int]] = {}
+    for line in (folder / "qrels" / "test.tsv").read_text("utf-8").splitlines()[1:]:
+        query, document, grade = line.split()
+        qrels.setdefault(query, {})[document] = int(grade)
+    run = {
+        query: {ids[row]: float(n_documents - rank) for rank, row in enumerate(rows) if row >= 0}
+        for query, rows in zip(qrels, found, strict=True)
+    }
+    return round(ir_measures.calc_aggregate([ir_measures.nDCG @ 10], qrels, run)[ir_measures.nDCG @ 10], 4)
+
+
+def measure(
+    data: str, folder: Path, queries: Terms, depths: list[int], source: Path | None
+) -> list[dict[str, object]]:
+    """Rows of both engines."""
+    import bm25s
+
+    from indexing.bm25 import Bm25Index
+    from retrieval.protocols import SearchRequest
+
+    facts = {engine: built(engine, folder) for engine in ("tercet", "bm25s")}
+    terms = Terms.load(folder / "rows")
+    index = Bm25Index.load(folder / "tercet", terms, Bm25Index.parameters(PARAMETERS))
+    peer = bm25s.BM25.load(str(folder / "bm25s"), backend="numba")
+    numbers = index._look_up(queries).terms
+    asked = [
+        np.repeat(
+            numbers[queries.indices[low:high]],
+            queries.frequencies[low:high] * (numbers[queries.indices[low:high]] >= 0),
+        ).tolist()
+        for low, high in zip(queries.indptr[:-1], queries.indptr[1:], strict=True)
+    ]
+    n, calls = len(queries), min(CALLS, len(queries))
+    exact = [exact_scores(terms, index, queries, query) for query in range(min(EXACT, n))]
+
+    def batch(engine: str, k: int) -> tuple[float, np.ndarray]:
+        value = queries[0:n]  # a value of its own, of which the index remembers nothing
+        start = time.perf_counter()
+        if engine == "tercet":
+            found = index.search(value, SearchRequest(k=k)).rows
+        else:
+            found = peer.retrieve(asked, k=k, show_progress=False, n_threads=1).documents
+        return (time.perf_counter() - start) / n, np.asarray(found)
+
+    def single(engine: str, k: int) -> list[float]:
+        request, taken = SearchRequest(k=k), []
+        small = [encode_one(queries, i) for i in range(calls)]
+        for position in range(calls):
+            start = time.perf_counter()
+            if engine == "tercet":
+                index.search(small[position], request)
+            else:
+                peer.retrieve([asked[position]], k=k, show_progress=False, n_threads=1)
+            taken.append(time.perf_counter() - start)
+        return taken
+
+    rows = []
+    for setting, k in [("batch", k) for k in depths] + [("single call", depths[0])]:
+        times: dict[str, list[float]] = {"tercet": [], "bm25s": []}
+        found: dict[str, np.ndarray] = {}
+        for round_ in range(ROUNDS + 1):  # the first warms up
+            for engine, taken in times.items():
+                if setting == "batch":
+                    seconds, found[engine] = batch(engine, k)
+                    taken += [seconds] * (round_ > 0)
+                else:
+                    taken += single(engine, k) if round_ > 0 else []
+        for engine, taken in times.items():
+            median = statistics.median(taken)
+            p95 = sorted(taken)[int(0.95 * len(taken))] if setting != "batch" else None
+            rows.append(
+                {
+                    "bench": "bm25", "data": data, "engine": engine, "setting": setting, "k": k, "threads": 1,
+                    "qps": round(1 / median), "ms_p50": round(1e3 * median, 5),
+                    "ms_p95": None if p95 is None else round(1e3 * p95, 5),
+                    "speedup": round(statistics.median(times["bm25s"]) / median, 2),
+                    "recall": overlap(found[engine], exact, k) if found else None,
+                    "ndcg10": ndcg10(found[engine], source, len(terms)) if found and source and k == 10 else None,
+                    **facts[engine],
+                }
+            )  # fmt: skip
+    return rows
+
+
+def encode_one(queries: Terms, query: int) -> Terms:
+    """One query with a vocabulary of its own, as a service gets it."""
+    part = slice(int(queries.indptr[query]), int(queries.indptr[query + 1]))
+    size = part.stop - part.start
+    return Terms(
+        np.array([0, size], dtype=np.int64),
+        np.arange(size, dtype=np.int32),
+        queries.frequencies[part].copy(),
+        queries.lengths[query : query + 1],
+        Strings.of(queries.vocabulary.take(queries.indices[part])),
+        queries.term_fields[queries.indices[part]],
+    )
+
+
+def main() -> None:
+    """Run as a script."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--build", nargs=2, metavar=("ENGINE", "FOLDER"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.build:
+        build(given.build[0], Path(given.build[1]))
+        return
+    rows = []
+    if (real := scifact()) is not None:
+        folder, source = real
+        texts = {
+            r["_id"]: r["text"] for r in map(json.loads, (source / "queries.jsonl").open(encoding="utf-8"))
+        }
+        lines = (source / "qrels" / "test.tsv").read_text("utf-8").splitlines()[1:]
+        asked = dict.fromkeys(line.split()[0] for line in lines)
+        rows += measure(
+            "scifact", folder, TermsEncoder().encode_queries([texts[q] for q in asked]), [10, 1000], source
+        )
+    n = 100_000 if given.quick else 1_000_000
+    rows += measure(f"generated-{n}", generated(n), generated_queries(300, n), [10, 100, 1000], None)
+    for row in rows:
+        if given.json:
+            print(json.dumps(row))
+    if not given.json:
+        columns = (
+            "data",
+            "engine",
+            "setting",
+            "k",
+            "qps",
+            "ms_p50",
+            "speedup",
+            "recall",
+            "ndcg10",
+            "build_s",
+            "index_bytes",
+        )
+        print("  ".join(f"{name:>14}" for name in columns))
+        for row in rows:
+            print("  ".join(f"{'' if row[name] is None else row[name]:>14}" for name in columns))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,363 @@
+"""What every index kind promises: one suite over the table of kinds, each in several variants."""
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from indexing.kinds import KINDS, kind_class
+from retrieval import compute
+from retrieval.bitmap import Bitmap
+from retrieval.errors import ConfigError, CorruptError, IncompatibleError
+from retrieval.exact import dense_scores
+from retrieval.exact_terms import bm25_scores
+from retrieval.protocols import SearchRequest
+from retrieval.topk import merge, top_k
+from retrieval.values import Dense, Hits, Strings, Terms
+
+N = 700  # above the rows that make HNSW scan anyway, small enough to build in a blink
+
+VARIANTS: dict[str, dict[str, tuple[dict[str, Any], Any]]] = {
+    "flat": {"float32": ({}, np.float32), "float16": ({}, np.float16)},
+    "hnsw": {
+        "faiss": ({}, np.float32),
+        "faiss-float16": ({"m": 24, "ef_construction": 60, "ef": 100}, np.float16),
+        "hnswlib": ({"backend": "hnswlib"}, np.float32),
+        "hnswlib-float16": ({"backend": "hnswlib", "ef": 30}, np.float16),
+    },
+}
+"""Kind -> variant -> (parameters, dtype); a kind that is not here is tried as it is."""
+
+CASES = [(kind, variant) for kind in KINDS for variant in VARIANTS.get(kind, {"default": ({}, np.float32)})]
+
+
+@dataclass
+class Case:
+    """An index of a kind over generated vectors, and the truth about them."""
+
+    kind: str
+    parameters: dict[str, Any]
+    vectors: Any
+    queries: Any
+    folder: Path
+
+    @property
+    def made(self) -> Any:
+        return kind_class(self.kind)
+
+    def index(self, vectors: Any = None, name: str = "whole") -> Any:
+        vectors = self.vectors if vectors is None else vectors
+        folder = self.folder / name
+        if not folder.exists():
+            folder.mkdir()
+            seen = []
+            self.made.build(vectors, folder, self.parameters, memory_bytes=10**8, progress=seen.append)
+            assert sum(seen) == len(vectors)
+        return self.made.load(folder, vectors, self.parameters)
+
+    def truth(self, allowed: Bitmap | None = None) -> np.ndarray:
+        """(Q, N) exact scores, -inf for what may not be returned."""
+        if self.made.value is Dense:
+            scores = dense_scores(self.queries, self.vectors)
+        else:
+            scores = bm25_scores(self.queries, self.vectors)
+            scores = np.where(scores > 0, scores, -np.inf)
+        return scores if allowed is None else np.where(allowed.mask(), scores, -np.inf)
+
+
+def make_dense(n: int, seed: int, dtype: Any) -> Dense:
+    """Clustered vectors, every tenth a copy of the row before it so that there are ties."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).standard_normal((12, 20))
+    values = centres[rng.integers(0, 12, n)] + 0.5 * rng.standard_normal((n, 20))
+    values[9::10] = values[8::10][: len(values[9::10])]
+    return Dense(values.astype(dtype))
+
+
+def make_terms(n: int, seed: int) -> Terms:
+    """Zipfian term frequencies over a small vocabulary, every tenth row a copy of the row before it."""
+    rng = np.random.default_rng(seed)
+    rows: list[np.ndarray] = []
+    for number in range(n):
+        copied = number % 10 == 9
+        rows.append(rows[-1] if copied else np.minimum(rng.zipf(1.4, rng.integers(0, 12)), 60) - 1)
+    counted = [np.unique(row, return_counts=True) for row in rows]
+    indptr = np.concatenate([[0], np.cumsum([len(terms) for terms, _ in counted])]).astype(np.int64)
+    none = [np.empty(0, dtype=np.int64)]
+    return Terms(
+        indptr,
+        np.concatenate(none + [terms for terms, _ in counted]).astype(np.int32),
+        np.concatenate(none + [counts for _, counts in counted]).astype(np.int32),
+        np.array([[len(row)] for row in rows], dtype=np.int32).reshape(n, 1),
+        Strings.of(f"term{number}" for number in range(60)),
+        np.zeros(60, dtype=np.uint8),
+    )
+
+
+def make(value: type, n: int, seed: int, dtype: Any) -> Any:
+    if value is Dense:
+        return make_dense(n, seed, dtype)
+    if value is Terms:
+        return make_terms(n, seed)
+    pytest.skip(f"no generator of {value.__name__} here")
+
+
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def case(request, tmp_path_factory):
+    kind, variant = request.param
+    given, dtype = VARIANTS.get(kind, {}).get(variant, ({}, np.float32))
+    made = kind_class(kind)
+    folder = tmp_path_factory.mktemp("vectors")
+    make(made.value, N, 1, dtype).save(folder)
+    queries = make(made.value, 40, 2, np.float32)
+    return Case(kind, made.parameters(given), made.value.load(folder), queries, tmp_path_factory.mktemp(kind))
+
+
+def check(case: Case, hits: Hits, truth: np.ndarray, k: int) -> None:
+    """Hits are real, complete, ordered, and the best where the kind is exact."""
+    assert hits.rows.shape == (len(truth), k)
+    found_of_all, asked_of_all = 0, 0
+    for query, line in enumerate(truth):
+        n = min(k, int((line > -np.inf).sum()))
+        rows, scores = hits.rows[query], hits.scores[query]
+        assert (rows[n:] == -1).all()
+        assert (scores[n:] == -np.inf).all()
+        rows, scores = rows[:n], scores[:n]
+        assert (rows >= 0).all()
+        assert len(set(rows.tolist())) == n
+        np.testing.assert_allclose(scores, line[rows], rtol=1e-5)
+        assert np.lexsort((rows, -scores)).tolist() == list(range(n))
+        best = np.sort(line)[::-1][:n]
+        if case.made.exact:
+            np.testing.assert_allclose(scores, best, rtol=1e-5)
+        found_of_all += int((scores >= best[-1] - 1e-5).sum()) if n else 0
+        asked_of_all += n
+    assert asked_of_all == 0 or found_of_all / asked_of_all >= 0.95
+
+
+def test_every_entry_of_the_table_resolves(case):
+    assert case.made.kind == case.kind
+    assert isinstance(case.made.exact, bool)
+
+
+@pytest.mark.parametrize("k", [1, 10, 100])
+def test_results_are_those_of_exact_scoring(case, k):
+    check(case, case.index().search(case.queries, SearchRequest(k=k)), case.truth(), k)
+
+
+def test_exact_dense_kinds_equal_the_oracle_to_the_last_bit(case):
+    if not (case.made.exact and case.made.value is Dense):
+        pytest.skip("scores are defined by a float32 sum, or rows are found approximately")
+    hits, expected = case.index().search(case.queries, SearchRequest(k=50)), top_k(case.truth(), 50)
+    assert np.array_equal(hits.rows, expected.rows)
+    assert np.array_equal(hits.scores, expected.scores)
+
+
+def test_asking_for_more_than_there_is_returns_everything(case):
+    check(case, case.index().search(case.queries[:3], SearchRequest(k=N + 5)), case.truth()[:3], N + 5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.05, 0.5, 0.97])
+def test_a_filter_is_honoured_exactly(case, share):
+    mask = np.random.default_rng(3).random(N) < share
+    if share == 0.002:
+        mask[[5, 300]] = True
+    allowed = Bitmap.from_mask(mask)
+    hits = case.index().search(case.queries, SearchRequest(k=10, allowed=allowed))
+    assert mask[hits.rows[hits.rows >= 0]].all()
+    check(case, hits, case.truth(allowed), 10)
+
+
+def test_a_filter_that_allows_everything_changes_nothing(case):
+    index = case.index()
+    plain = index.search(case.queries, SearchRequest(k=10))
+    full = index.search(case.queries, SearchRequest(k=10, allowed=Bitmap.full(N)))
+    assert np.array_equal(plain.rows, full.rows)
+    assert np.array_equal(plain.scores, full.scores)
+
+
+def test_an_index_opened_again_answers_the_same(case):
+    first = case.index().search(case.queries, SearchRequest(k=20))
+    again = case.made.load(case.folder / "whole", case.vectors, case.parameters)
+    second = again.search(case.queries, SearchRequest(k=20))
+    assert len(again) == N
+    assert np.array_equal(first.rows, second.rows)
+    assert np.array_equal(first.scores, second.scores)
+
+
+def test_batch_shape_and_order_of_queries_do_not_matter(case):
+    index, request = case.index(), SearchRequest(k=15)
+    whole = index.search(case.queries, request)
+    single = Hits.concat([index.search(case.queries[i : i + 1], request) for i in range(len(case.queries))])
+    backwards = index.search(case.queries.take(np.arange(len(case.queries))[::-1]), request)
+    for other in (single.rows, backwards.rows[::-1]):
+        assert np.array_equal(whole.rows, other)
+    for other in (single.scores, backwards.scores[::-1]):
+        assert np.array_equal(whole.scores, other)
+
+
+def test_exact_kinds_answer_the_same_in_one_segment_or_three(case):
+    if not case.made.exact:
+        pytest.skip("an approximate kind finds other rows in other segments")
+    bounds = [0, 150, 151, N]
+    parts = [
+        case.index(case.vectors[start:stop], f"part-{start}") for start, stop in itertools.pairwise(bounds)
+    ]
+    if hasattr(case.made, "statistics"):
+        shares = [part.statistics(case.queries, None) for part in parts]
+        total = shares[0] + shares[1] + shares[2]
+        parts = [part.with_statistics(total) for part in parts]
+    found = []
+    for part, base in zip(parts, bounds, strict=False):
+        hits = part.search(case.queries, SearchRequest(k=12))
+        found.append(Hits(np.where(hits.rows >= 0, hits.rows + base, -1), hits.scores))
+    merged, whole = merge(found, 12), case.index().search(case.queries, SearchRequest(k=12))
+    assert np.array_equal(merged.rows, whole.rows)
+    assert np.array_equal(merged.scores, whole.scores)
+
+
+def test_an_empty_index_and_no_queries_are_ordinary(case):
+    empty = case.index(case.vectors[:0], "empty")
+    assert len(empty) == 0
+    assert (empty.search(case.queries, SearchRequest(k=4)).rows == -1).all()
+    assert empty.search(case.queries, SearchRequest(k=4)).rows.shape == (len(case.queries), 4)
+    assert case.index().search(case.queries[:0], SearchRequest(k=4)).rows.shape == (0, 4)
+    assert empty.search(case.queries[:0], SearchRequest(allowed=Bitmap.empty(0))).rows.shape == (0, 10)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_an_index_of_hardly_any_rows_works(case, n):
+    row = int((case.truth() > -np.inf).sum(axis=0).argmax())
+    small = case.index(case.vectors.take(np.full(n, row)), f"small-{n}")
+    hits = small.search(case.queries, SearchRequest(k=3))
+    assert {tuple(line) for line in hits.rows.tolist()} <= {(*range(n), *[-1] * (3 - n)), (-1, -1, -1)}
+    assert (hits.rows[:, 0] == 0).any()
+
+
+def test_equal_scores_are_ordered_by_row(case):
+    row = int((case.truth() > -np.inf).sum(axis=0).argmax())
+    same = case.index(case.vectors.take(np.full(60, row)), "ties")
+    hits = same.search(case.queries, SearchRequest(k=60))
+    answered = hits.rows[hits.rows[:, 0] >= 0]
+    assert len(answered)
+    assert (answered == np.arange(60)).all()
+
+
+def test_eight_threads_answer_as_one_does(case):
+    index = case.index()
+    requests = [
+        SearchRequest(k=k, allowed=allowed)
+        for k in (1, 7, 30)
+        for allowed in (None, Bitmap.from_mask(np.random.default_rng(k).random(N) < 0.3))
+    ]
+    jobs = [(start, request) for start in range(0, 40, 4) for request in requests]
+
+    def answer(job):
+        start, request = job
+        return index.search(case.queries[start : start + 4], request)
+
+    serial = [answer(job) for job in jobs]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(answer, jobs * 3))
+    for one, other in zip(serial * 3, together, strict=True):
+        assert np.array_equal(one.rows, other.rows)
+        assert np.array_equal(one.scores, other.scores)
+
+
+def test_the_number_of_threads_does_not_change_the_answer(case):
+    index, answers = case.index(), []
+    for threads in (1, 3):
+        compute.set_threads(threads)
+        try:
+            answers.append(index.search(case.queries, SearchRequest(k=9)))
+        finally:
+            compute.set_threads(None)
+    assert np.array_equal(answers[0].rows, answers[1].rows)
+    assert np.array_equal(answers[0].scores, answers[1].scores)
+
+
+def test_parameters_are_filled_in_and_unknown_ones_refused(case):
+    full = case.made.parameters({})
+    assert case.made.parameters(full) == full
+    with pytest.raises(ConfigError, match="no_such_thing"):
+        case.made.parameters({"no_such_thing": 1})
+
+
+def test_searching_changes_nothing_on_disk(case):
+    index = case.index()
+    before = {path.name: path.read_bytes() for path in (case.folder / "whole").iterdir()}
+    index.search(case.queries, SearchRequest(k=5))
+    assert {path.name: path.read_bytes() for path in (case.folder / "whole").iterdir()} == before
+
+
+def test_explanations_have_the_scores_of_the_hits(case):
+    index, query = case.index(), case.queries[:1]
+    hits = index.search(query, SearchRequest(k=5))
+    rows = hits.rows[0][hits.rows[0] >= 0]
+    explained = index.explain(query, rows)
+    np.testing.assert_allclose([part.value for part in explained], hits.scores[0][: len(rows)], rtol=1e-6)
+    assert index.explain(query, np.empty(0, dtype=np.int64)) == []
+
+
+def test_a_missing_or_cut_file_is_corrupt(case, tmp_path):
+    files = [path for path in (case.folder / "whole").iterdir() if path.stat().st_size]
+    for damaged in files:
+        for damage in ("missing", "cut"):
+            folder = tmp_path / f"{damaged.name}-{damage}"
+            folder.mkdir()
+            for path in files:
+                (folder / path.name).write_bytes(path.read_bytes())
+            if damage == "missing":
+                (folder / damaged.name).unlink()
+            else:
+                (folder / damaged.name).write_bytes(damaged.read_bytes()[:-3])
+            with pytest.raises(CorruptError, match=damaged.name.replace(".", r"\.")):
+                index = case.made.load(folder, case.vectors, case.parameters)
+                index.search(case.queries, SearchRequest())
+
+
+def test_an_index_does_not_open_over_other_vectors(case):
+    with pytest.raises(CorruptError):
+        case.made.load(case.folder / "whole", case.vectors[: N - 1], case.parameters)
+
+
+def test_unusable_dense_queries_are_refused(case):
+    index = case.index()
+    if case.made.value is not Dense:
+        pytest.skip("terms have no width")
+    with pytest.raises(IncompatibleError, match="width 3, the index 20"):
+        index.search(Dense(np.ones((1, 3), np.float32)), SearchRequest())
+    broken = np.ones((2, 20), np.float32)
+    broken[1, 4] = np.nan
+    with pytest.raises(ValueError, match="query vector 1 "):
+        index.search(Dense(broken), SearchRequest())
+    with pytest.raises(ValueError, match="bitmap is for 3 rows"):
+        index.search(case.queries, SearchRequest(allowed=Bitmap.full(3)))
+
+
+def test_queries_in_half_precision_are_taken_too(case):
+    if case.made.value is not Dense:
+        pytest.skip("terms have no precision")
+    half = Dense(case.queries.values.astype(np.float16))
+    full = Dense(half.values.astype(np.float32))
+    index = case.index()
+    assert np.array_equal(index.search(half, SearchRequest()).rows, index.search(full, SearchRequest()).rows)
+
+
+def test_search_parameters_are_replaced_in_a_view(case):
+    index = case.index()
+    if not hasattr(index, "ef"):
+        pytest.skip("no search-time parameter")
+    wider = replace(index, ef=200)
+    assert (index.ef, wider.ef) == (case.parameters["ef"], 200)
+    assert wider.graph is index.graph
+    check(case, wider.search(case.queries, SearchRequest(k=10)), case.truth(), 10)
+
+
+def test_an_unknown_kind_is_an_error_that_lists_the_known():
+    with pytest.raises(ConfigError, match="flat"):
+        kind_class("annoy")
