@@ -136,14 +136,18 @@ def main() -> None:
             print(json.dumps(row))
         return
     print(f"{platform.machine()}, Python {platform.python_version()}, {rows[0]['threads']} cores")
-    print(
-        f"{'documents':>12} {'build s':>8} {'docs/s':>8} {'peak MB':>8} {'limit MB':>9} {'open s':>7} {'opened MB':>10} {'disk MB':>8}"
+    columns = (
+        "data",
+        "build_s",
+        "docs_per_s",
+        "peak_rss_mb",
+        "limit_mb",
+        "open_s",
+        "opened_mb",
+        "index_bytes",
     )
-    for row in rows:
-        print(
-            f"{row['data']:>12.12} {row['build_s']:>8} {row['docs_per_s']:>8,} {row['peak_rss_mb']:>8} {row['limit_mb']:>9} "
-            f"{row['open_s']:>7} {row['opened_mb']:>10} {row['index_bytes'] / 1e6:>8.0f}"
-        )
+    for line in (columns, *([str(row[name]) for name in columns] for row in rows)):
+        print("  ".join(f"{item:>18}" for item in line))
 
 
 if __name__ == "__main__":

@@ -149,7 +149,9 @@ def index_command(
     quiet: bool,
     **corpus_fields: Any,
 ) -> None:
-    r"""Make a collection of CORPUS: JSONL (.gz, .zst), CSV, Parquet, a BEIR folder, a folder of .txt/.md, or python-docs.
+    r"""Make a collection of CORPUS.
+
+    CORPUS is JSONL (.gz, .zst), CSV, Parquet, a BEIR folder, a folder of .txt/.md, or the name python-docs.
 
     A build that was interrupted resumes when the same command is run again.
 

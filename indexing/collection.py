@@ -223,9 +223,8 @@ class CollectionSnapshot:
             cached = self._filters.get(expression)
         if cached is not None:
             return cached
-        from retrieval.filters import parse_filter
-
         from indexing.metadata import filter_rows
+        from retrieval.filters import parse_filter
 
         parsed = parse_filter(expression)
         masks = [filter_rows(segment, parsed, self.commit.schema) for segment in self.segments]

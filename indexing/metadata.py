@@ -23,9 +23,9 @@ from retrieval.values import Metadata, Strings
 
 if TYPE_CHECKING:
     import polars
-    from retrieval.filters import Filter
 
     from indexing.segment import Segment
+    from retrieval.filters import Filter
 
 TABLE_DOCUMENTS = 100_000
 """Documents in one Parquet file; bounds the memory of writing it."""

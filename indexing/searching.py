@@ -105,8 +105,10 @@ class RepresentationSearcher:
             total = part if total is None else total + part
         return [index.with_statistics(total) for index in indexes]
 
-    def explain(self, query: str, rows: NDArray[np.integer]) -> list[Explanation]:
-        """Why each row scores what it does."""
+    def explain(
+        self, query: str, rows: NDArray[np.integer], request: SearchRequest | None = None
+    ) -> list[Explanation]:
+        """Why each row scores what it does, whatever the request."""
         encoded = self.encoder.encode_queries([query])
         explained: dict[int, Explanation] = {}
         for segment, index, _ in self._parts(encoded, None):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from indexing.kinds import KINDS, kind_class
-from indexing.vectors import load_vectors, save_vectors
+from indexing.vectors import Vectors, load_vectors, save_vectors
 from retrieval.encoders import open_encoder
+from retrieval.fusion import weighted_sum
 from retrieval.protocols import SearchRequest
-from retrieval.values import Document, Terms
+from retrieval.values import Dense, Document, Terms
 
 _TEXTS = ("one document warms the kernels", "another document warms them too", "and a third")
 
@@ -44,13 +46,22 @@ def warm(collection: Path | None = None) -> dict[str, float]:
 def _warm_kind(kind: str) -> None:
     made = kind_class(kind)
     encoder = open_encoder({"family": "terms" if made.value is Terms else "hashing"})
+    encoded = encoder.encode_documents([Document(str(n), text) for n, text in enumerate(_TEXTS)])
+    halves = [Dense(encoded.values.astype("float16"))] if isinstance(encoded, Dense) else []
+    for value in (encoded, *halves):  # kernels are compiled for each type of number
+        _search_twice(made, encoder, value)
+
+
+def _search_twice(made: Any, encoder: Any, value: Vectors) -> None:
+    """One query and a batch, which take different kernels."""
     with tempfile.TemporaryDirectory() as scratch:
         stored, built = Path(scratch, "vectors"), Path(scratch, "index")
         built.mkdir()
-        save_vectors(
-            stored, encoder.encode_documents([Document(str(n), text) for n, text in enumerate(_TEXTS)])
-        )
+        save_vectors(stored, value)
         vectors = load_vectors(stored)
         parameters = made.parameters({})
         made.build(vectors, built, parameters, memory_bytes=10**8, progress=lambda amount: None)
-        made.load(built, vectors, parameters).search(encoder.encode_queries([_TEXTS[0]]), SearchRequest(k=2))
+        index = made.load(built, vectors, parameters)
+        for texts in (_TEXTS[:1], _TEXTS * 8):
+            hits = index.search(encoder.encode_queries(texts), SearchRequest(k=2))
+            weighted_sum([hits, hits])

@@ -160,8 +160,10 @@ class Searcher(Protocol):
         """The best documents of each query, each by its best row."""
         ...
 
-    def explain(self, query: str, rows: NDArray[np.integer]) -> list[Explanation]:
-        """Why each row scores what it does for the query."""
+    def explain(
+        self, query: str, rows: NDArray[np.integer], request: SearchRequest | None = None
+    ) -> list[Explanation]:
+        """Why each row scores what it does for the query; the request it was found with, where that matters."""
         ...
 
 

@@ -181,7 +181,9 @@ class Reranked:
         found = self.first.search(queries, dataclasses.replace(request, k=depth))
         return self.reranker.rerank(queries, found, self.snapshot).cut(request.k)
 
-    def explain(self, query: str, rows: NDArray[np.integer]) -> list[Explanation]:
+    def explain(
+        self, query: str, rows: NDArray[np.integer], request: SearchRequest | None = None
+    ) -> list[Explanation]:
         """The reranker's score of each row, with the first stage's explanation below it."""
         asked = np.asarray(rows, dtype=np.int64)
         if not len(asked):
@@ -189,7 +191,7 @@ class Reranked:
         flat = np.zeros((1, len(asked)), dtype=np.float32)
         hits = self.reranker.rerank([query], Hits(asked[None, :], flat, self.snapshot.token), self.snapshot)
         score = dict(zip(hits.rows[0].tolist(), hits.scores[0].tolist(), strict=True))
-        below = self.first.explain(query, asked)
+        below = self.first.explain(query, asked, request)
         return [
             Explanation("reranker", score[int(row)], (part,)) for row, part in zip(asked, below, strict=True)
         ]

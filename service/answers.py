@@ -55,7 +55,7 @@ def find(
         found[position] = _hits(snapshot, rows, hits.scores[line].tolist(), wanted)
         if wanted.explain:
             for hit, explanation in zip(
-                found[position], searcher.explain(texts[position], rows), strict=True
+                found[position], searcher.explain(texts[position], rows, request), strict=True
             ):
                 hit["explanation"] = explanation_tree(explanation)
         if wanted.analyzer is not None:

@@ -18,7 +18,7 @@ from retrieval.errors import ConfigError, TercetError
 from retrieval.protocols import Encoder, Reranker, Searcher, SearchRequest, Snapshot
 from retrieval.values import Document, Terms
 from service.batching import BatchingEncoder
-from service.errors import NotReadyError, invalid
+from service.errors import InvalidError, NotReadyError, invalid
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -162,10 +162,17 @@ class Served:
         return Analyzer()
 
     def warm(self) -> None:
-        """Search once through everything, so that no request pays for compiling or reading for the first time."""
+        """Search once through everything, so that no request pays for compiling or reading for the first time.
+
+        Raises:
+            ConfigError: the default way of searching does not exist.
+        """
         kinds = [(name, None) for name in dict.fromkeys((*self.names, self.using))]
         for using, rerank in (*kinds, *((None, name) for name in self.rerankers)):
-            searcher = self.searcher(using, rerank)
+            try:
+                searcher = self.searcher(using, rerank)
+            except InvalidError as error:
+                raise ConfigError(error.message) from error
             for texts in (["warm up"], ["warm up", "the second query of a batch"]):
                 searcher.search(texts, SearchRequest(k=10))
 

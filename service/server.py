@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 
@@ -13,7 +15,7 @@ from service.settings import Settings
 
 
 def serve(settings: Settings, announce: Callable[[str], None] = lambda url: None) -> None:
-    """Serve until SIGINT or SIGTERM; running requests get ``drain_s`` seconds to finish.
+    """Serve until SIGINT or SIGTERM, from the main thread; running requests get ``drain_s`` seconds to finish.
 
     Args:
         settings: what to serve and where.
@@ -40,12 +42,20 @@ def serve(settings: Settings, announce: Callable[[str], None] = lambda url: None
     )
     server = uvicorn.Server(config)
     announce(address(listening))
+    # uvicorn raises the signal that ended it once more, for its parent's sake; being told to end is no error.
+    kept = {number: signal.signal(number, _ignore) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         server.run(sockets=[listening])
     finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
         listening.close()
     if failures:
         raise failures[0]
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Take note of nothing."""
 
 
 def address(listening: socket.socket) -> str:

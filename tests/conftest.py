@@ -13,6 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+settings.register_profile("tercet", deadline=None)  # kernels compile during the first example
+settings.load_profile("tercet")
 
 WORDS = (
     "alpha beta gamma delta river mountain search engine index vector query document the a of and in is "

@@ -7,9 +7,7 @@ from collections.abc import Callable
 
 from retrieval.errors import ConfigError, unknown_name
 
-_VOWEL = re.compile(r"[aeiou]|(?<=.)y", re.DOTALL)
-_MEASURE = re.compile(r"(?:[aeiou]|(?<=[^aeiou])y)(?:[^aeiouy]|(?<=[aeiou])y)", re.DOTALL)
-_DOUBLE = re.compile(r"([^aeioulszy])\1(?:ed|ing)\Z", re.DOTALL)
+_DOUBLE = re.compile(r"([^aeioulsz])\1(?:ed|ing)\Z", re.DOTALL)
 _BLE = re.compile(r"bl(?:y|i|ies)\Z")
 _LOG = re.compile(r"log(?:y|i|ies)\Z")
 
@@ -43,19 +41,29 @@ def _lucene_porter(snowball: Callable[[str], str]) -> Callable[[str], str]:
     Porter's program differs in four points (see the end of https://tartarus.org/martin/PorterStemmer/):
     words of one or two letters stay; ``-bli`` gives ``-ble`` and ``-logi`` gives ``-log`` in step 2; and in
     step 1b any doubled consonant but l, s, z is undoubled, where Snowball lists nine. Each is brought about
-    by handing Snowball the word that the step would have left. (A doubled y before -ed or -ing is left to
-    Snowball; no word has one.)
+    by handing Snowball the word that the step would have left.
     """
 
     def stem(word: str) -> str:
         if len(word) <= 2:
             return word
-        if (found := _BLE.search(word)) and _MEASURE.search(word, 0, found.start()):
+        if (found := _BLE.search(word)) and "vc" in _forms(word[: found.start()]):
             word = word[: found.start()] + "ble"
-        elif (found := _LOG.search(word)) and _MEASURE.search(word, 0, found.start()):
+        elif (found := _LOG.search(word)) and "vc" in _forms(word[: found.start()]):
             word = word[: found.start()] + "log"
-        elif (found := _DOUBLE.search(word)) and _VOWEL.search(word, 0, found.start() + 2):
-            word = word[: found.start() + 1]
+        elif found := _DOUBLE.search(word):
+            forms = _forms(word[: found.start() + 2])
+            if "v" in forms and forms[-1] == "c":
+                word = word[: found.start() + 1]
         return word if len(word) <= 2 else snowball(word)
 
     return stem
+
+
+def _forms(word: str) -> str:
+    """Porter's v (vowel) and c (consonant) for each letter; y is a vowel after a consonant."""
+    forms = ""
+    for letter in word:
+        vowel = letter in "aeiou" or (letter == "y" and forms[-1:] == "c")
+        forms += "v" if vowel else "c"
+    return forms

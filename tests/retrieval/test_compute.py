@@ -207,3 +207,17 @@ def test_a_cache_folder_is_found_even_where_home_cannot_be_written(
     monkeypatch.setattr(compute.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
     folder = compute.cache_folder("things")
     assert folder.is_dir() and folder.is_relative_to(tmp_path / "temporary")
+
+
+def test_openmp_threads_wait_briefly_unless_told_otherwise():
+    code = "import os, retrieval.compute; print(os.environ.get('GOMP_SPINCOUNT'))"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP_", "OMP_"))}
+
+    def spins(**env: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", code], env=clean | env, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    assert spins() == "3000"
+    assert spins(GOMP_SPINCOUNT="7") == "7"
+    assert spins(OMP_WAIT_POLICY="active") == "None"

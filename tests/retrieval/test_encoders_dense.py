@@ -18,7 +18,7 @@ import pytest
 
 from retrieval.encoders import open_encoder
 from retrieval.encoders.dense import DenseEncoder
-from retrieval.encoders.transformer.batches import plan_batches
+from retrieval.encoders.transformer.batches import LARGEST, SMALLEST, plan_batches, token_budget
 from retrieval.errors import ConfigError, CorruptError, FormatError
 from retrieval.values import Document
 
@@ -307,3 +307,16 @@ def test_batches_are_a_partition_within_the_budget():
                 assert (np.diff(sizes) <= 0).all()
                 cost = len(batch) * sizes[0] if padded else sizes.sum()
                 assert cost <= 100 or len(batch) == 1
+
+
+def test_every_worker_gets_work_unless_there_is_too_little_of_it():
+    rng = np.random.default_rng(4)
+    for workers in (1, 2, 7):
+        for n in (1, 5, 40, 900):
+            lengths = rng.integers(3, 60, n)
+            batches = plan_batches(lengths, token_budget(lengths, workers))
+            sizes = [int(lengths[batch].sum()) for batch in batches]
+            if lengths.sum() < SMALLEST * workers:
+                assert len(batches) == 1
+            else:
+                assert len(batches) >= workers and max(sizes) <= LARGEST + 60

@@ -175,7 +175,7 @@ class Scored:
         found = top_k(scores, request.k)
         return Hits(found.rows, found.scores, "s")
 
-    def explain(self, query, rows):
+    def explain(self, query, rows, request=None):
         return [Explanation("table", self.table[query][row]) for row in rows.tolist()]
 
 

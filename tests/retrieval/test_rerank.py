@@ -43,7 +43,7 @@ class FakeSearcher:
         rows = np.tile(np.arange(self.n, dtype=np.int64), (len(queries), 1))
         return Hits(rows, -rows.astype(np.float32), "s1").cut(request.k)
 
-    def explain(self, query: str, rows: NDArray[np.integer]) -> list[Explanation]:
+    def explain(self, query: str, rows: NDArray[np.integer], request=None) -> list[Explanation]:
         return [Explanation("first", float(-row)) for row in rows]
 
 

@@ -80,7 +80,7 @@ class FakeSearcher:
         hits = top_k(scores, request.k)
         return Hits(hits.rows, hits.scores, self.snapshot.token)
 
-    def explain(self, query, rows):
+    def explain(self, query, rows, request=None):
         return [
             Explanation("dense", 0.5, (Explanation("letters", 0.5, (), {"n": len(query)}),)) for _ in rows
         ]
