@@ -89,9 +89,10 @@ function metadataList(metadata) {
 export function explanationTree(part, largest = Math.max(1e-9, Math.abs(part.value))) {
   const bar = element("span", { class: "part-bar", "aria-hidden": "true" }, element("i"));
   bar.firstChild.style.width = `${Math.min(100, (Math.abs(part.value) / largest) * 100)}%`;
-  const facts = Object.entries(part.facts ?? {}).map(([name, value]) =>
-    element("span", { class: "fact" }, `${name} ${typeof value === "number" ? figure(value) : value}`),
-  );
+  const facts = Object.entries(part.facts ?? {}).flatMap(([name, value]) => [
+    element("span", { class: "fact" }, `${name.replaceAll("_", " ")} ${typeof value === "number" ? figure(value) : value}`),
+    " ", // where the line may break
+  ]);
   const row = element(
     "div",
     { class: "part" },
