@@ -3,7 +3,7 @@
     python benchmarks/service.py [--quick] [--json]
 
 A server process serves SciFact (from $TERCET_DATA or ../shared/data; --quick: its first 500 documents; without it a
-generated corpus). One client: a query goes over HTTP, another through encode + search in this process, in turn. Many
+generated corpus). One client: rounds of queries over HTTP and through encode + search in this process take turns. Many
 clients: one connection against sixteen, each sending its next query when the last is answered, for a minute (--quick:
 ten seconds). Queries are distinct runs of words of the documents, so nothing can be cached.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -35,6 +36,7 @@ from retrieval.protocols import SearchRequest
 K = 10
 USING = ("bm25", "dense", "hybrid")
 CLIENTS = 16
+ROUND = 10
 LIMITS = {"bm25": "+1.5 ms", "dense": "1.5x", "hybrid": "1.5x"}
 """What docs promise of the end-to-end median over the one in process."""
 
@@ -193,6 +195,16 @@ async def load(address: tuple[str, int], queries: Iterator[str], using: str, n: 
     return {**spread(times), "qps": round(len(times) / elapsed, 1), "errors": sum(c.errors for c in clients)}
 
 
+def timed(call, items: list) -> tuple[list, list[float]]:
+    """Results and milliseconds of a call on each item."""
+    results, times = [], []
+    for item in items:
+        started = time.perf_counter()
+        results.append(call(item))
+        times.append(1000 * (time.perf_counter() - started))
+    return results, times
+
+
 def spread(times_ms: list[float]) -> dict:
     """Median and 95th percentile."""
     cuts = statistics.quantiles(times_ms, n=20)
@@ -200,27 +212,25 @@ def spread(times_ms: list[float]) -> dict:
 
 
 def beside_in_process(server: Server, snapshot, queries: Iterator[str], rounds: int) -> Iterator[dict]:
-    """One client over HTTP and the same search here, query by query in turn."""
+    """One client over HTTP and the same search here, in alternating rounds of ROUND queries."""
     client = Client(server.address)
     searchers = {using: snapshot.searcher(using) for using in USING}
     request = SearchRequest(k=K)
     http: dict[str, list[float]] = {using: [] for using in USING}
     here: dict[str, list[float]] = {using: [] for using in USING}
     errors = 0
-    for step in range(rounds + 20):
+    for step in range(rounds + 1):
         for using in USING:
-            asked = request_bytes(next(queries), using)
-            started = time.perf_counter()
-            status, _ = client.ask(asked)
-            middle = time.perf_counter()
-            errors += status != 200
-            query = next(queries)
-            again = time.perf_counter()
-            searchers[using].search([query], request)
-            ended = time.perf_counter()
-            if step >= 20:  # the first are warm-up
-                http[using].append(1000 * (middle - started))
-                here[using].append(1000 * (ended - again))
+            asked = [request_bytes(query, using) for query in itertools.islice(queries, ROUND)]
+            statuses, over_http = timed(lambda one: client.ask(one)[0], asked)
+            errors += sum(status != 200 for status in statuses)
+            search = searchers[using].search
+            _, in_process = timed(
+                lambda query, search=search: search([query], request), list(itertools.islice(queries, ROUND))
+            )
+            if step:  # the first round is warm-up
+                http[using] += over_http
+                here[using] += in_process
     for using in USING:
         yield {"setting": f"{using}, in process", **spread(here[using])}
         over = statistics.median(http[using]) - statistics.median(here[using])
@@ -269,7 +279,7 @@ def main() -> None:
     try:
         rows = list(
             beside_in_process(
-                server, Collection.open(collection).snapshot(), queries, 100 if given.quick else 500
+                server, Collection.open(collection).snapshot(), queries, 10 if given.quick else 50
             )
         )
         rows += under_load(server, queries, given.seconds or (10.0 if given.quick else 60.0))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +12,7 @@ from indexing.growing import GrowingArray
 from retrieval.analysis.lengths import length_bytes
 from retrieval.errors import IncompatibleError
 from retrieval.values import Strings, Terms
-from retrieval.values.storage import write_facts
+from retrieval.values.storage import release_pages, write_facts
 
 RUN = 1_000_000  # entries of the forward rows that are held at once
 
@@ -28,16 +26,6 @@ def _runs(terms: Terms, entries: int = RUN) -> Iterator[tuple[int, int]]:
         stop = min(n, max(start + 1, stop), start + entries)
         yield start, stop
         start = stop
-
-
-def release(*arrays: NDArray[Any]) -> None:
-    """Let go of the pages a mapped array has brought into memory; they are read again when needed."""
-    for array in arrays:
-        owner: Any = array
-        while isinstance(owner, np.ndarray):
-            owner = owner.base
-        if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            owner.madvise(mmap.MADV_DONTNEED)
 
 
 class JointVocabulary:
@@ -168,7 +156,7 @@ def unify_terms(
                 indices.append(new_indices)
                 frequencies.append(new_frequencies)
                 lengths.append(run.lengths)
-                release(part.indices, part.frequencies, part.lengths, part.indptr)
+                release_pages(part.indices, part.frequencies, part.lengths, part.indptr)
         n_rows = indptr.rows - 1
     vocabulary = joint.strings()
     np.save(folder / "vocabulary_blob.npy", vocabulary.blob, allow_pickle=False)
@@ -197,7 +185,7 @@ def _keyed_runs(terms: Terms) -> Iterator[tuple[int, Terms, NDArray[np.int64]]]:
             keys,
         )
         yield start, run, keys
-        release(terms.indices, terms.frequencies, terms.lengths, terms.indptr)
+        release_pages(terms.indices, terms.frequencies, terms.lengths, terms.indptr)
 
 
 def count_terms(

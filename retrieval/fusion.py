@@ -198,7 +198,7 @@ class Fused:
     def search(self, queries: Sequence[str], request: SearchRequest) -> Hits:
         """The k best documents of each query by the weighted sum over each part's first ``depth`` hits.
 
-        A depth below k is raised to k.
+        With a depth below k fewer than k documents may come back: depth is what each part contributes.
         """
         lists = self._lists(queries, request)
         if self.documents is None:
@@ -258,7 +258,7 @@ class Fused:
         ]
 
     def _lists(self, queries: Sequence[str], request: SearchRequest) -> list[Hits]:
-        deep = replace(request, k=max(request.k, request.depth))
+        deep = replace(request, k=request.depth)
         return [searcher.search(queries, deep) for _, searcher, _ in self.parts]
 
     def _sum(self, lists: Sequence[Hits], k: int) -> Hits:

@@ -46,7 +46,10 @@ def find(
     if not asked or snapshot.n_rows == 0:
         return found
     request = SearchRequest(
-        k=min(wanted.k, snapshot.n_rows), depth=wanted.depth, allowed=wanted.allowed, explain=wanted.explain
+        k=min(wanted.k, snapshot.n_rows),
+        depth=max(wanted.k, wanted.depth),
+        allowed=wanted.allowed,
+        explain=wanted.explain,
     )
     hits = searcher.search([texts[position] for position in asked], request)
     for line, position in enumerate(asked):

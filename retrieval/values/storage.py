@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,3 +107,13 @@ def ragged_rows(indptr: NDArray[np.int64], start: int, stop: int) -> tuple[NDArr
     part = indptr[start : stop + 1]
     low, high = int(part[0]), int(part[-1])
     return np.asarray(part - low, dtype=np.int64), low, high
+
+
+def release_pages(*arrays: NDArray[Any]) -> None:
+    """Let go of the pages a mapped array has brought into memory; they are read again when needed."""
+    for array in arrays:
+        owner: Any = array
+        while isinstance(owner, np.ndarray):
+            owner = owner.base
+        if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            owner.madvise(mmap.MADV_DONTNEED)
