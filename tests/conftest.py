@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,7 +16,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-settings.register_profile("tercet", deadline=None)  # kernels compile during the first example
+# No deadline, since kernels compile during the first example. The examples are the same ones at every run of continuous
+# integration, so that a change is judged by itself; at a desk they are new each time.
+settings.register_profile("tercet", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("tercet")
 
 WORDS = (

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from retrieval.errors import ConfigError, unknown_name
 
-_DOUBLE = re.compile(r"([^aeioulsz])\1(?:ed|ing)\Z", re.DOTALL)
-_BLE = re.compile(r"bl(?:y|i|ies)\Z")
-_LOG = re.compile(r"log(?:y|i|ies)\Z")
+_DOUBLE = re.compile(r"([^aeioulszbdfgmnprt])\1(?:ed|ing)s?\Z", re.DOTALL)  # Snowball knows the nine others
+_BLE = re.compile(r"bl(?:ies|[yi](?:ed|ing)?s?)\Z")
+_LOG = re.compile(r"log(?:ies|[yi](?:ed|ing)?s?)\Z")
 
 
 def stemmer(name: str) -> Callable[[str], str]:
