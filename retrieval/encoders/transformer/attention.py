@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_BLOCK = 1 << 18  # attention weights computed at a time: small enough to stay in the L2 cache of a core
+_BLOCK = 1 << 20  # attention weights computed at a time: fewer calls, and still within a core's caches
 _SMALL = 30_000  # below so many weights one fused call costs less than four
-_LONG = 1024  # above this length one head's weights leave the cache, and the fused kernel wins
+_LONG = 4096  # above this length one head's weights no longer fit the caches, and need not be held at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ def attend(qkv: Tensor, runs: list[TokenRun], heads: int, composed: bool) -> Ten
         qkv: (T, 3 D) queries, keys and values; queries are already scaled by ``(D / heads) ** -0.5``.
         runs: which rows belong together; they cover all rows in order.
         heads: number of heads; divides D.
-        composed: multiply with oneDNN and take the softmax in float32 between, which is faster than torch's
-            fused kernel for bfloat16 on a CPU; only without padding.
+        composed: multiply with oneDNN with a softmax of our own between, which is faster than torch's fused
+            kernel for bfloat16 on a CPU; only without padding.
 
     Returns:
         (T, D) of the dtype of qkv.
@@ -83,35 +83,32 @@ def _attend_run(qkv: Tensor, run: TokenRun, heads: int, composed: bool) -> Tenso
 
 
 class _Scratch(threading.local):
-    """One thread's buffers; allocating megabytes anew for each block costs more than the arithmetic."""
+    """One thread's buffer; allocating megabytes anew for each layer costs more than the arithmetic."""
 
     def __init__(self) -> None:
-        self.half = torch.empty(0, dtype=torch.bfloat16)
-        self.full = torch.empty(0, dtype=torch.float32)
+        self.buffer = torch.empty(0, dtype=torch.bfloat16)
 
-    def take(self, size: int) -> tuple[Tensor, Tensor]:
-        if len(self.full) < size:
-            self.half = torch.empty(size, dtype=torch.bfloat16)
-            self.full = torch.empty(size, dtype=torch.float32)
-        return self.half[:size], self.full[:size]
+    def take(self, size: int) -> Tensor:
+        if len(self.buffer) < size:
+            self.buffer = torch.empty(size, dtype=torch.bfloat16)
+        return self.buffer[:size]
 
 
 _scratch = _Scratch()
 
 
 def _composed(parts: Tensor) -> Tensor:
-    """(3, M, L, d) bfloat16 -> (M, L, d): two batched products with a float32 softmax between."""
+    """(3, M, L, d) bfloat16 -> (M, L, d): two batched products with the softmax between."""
+    from retrieval.encoders.transformer.softmax import softmax_bfloat16
+
     queries, keys, values = parts[0], parts[1].transpose(1, 2), parts[2]
     m, length, _ = values.shape
     step = max(1, _BLOCK // (length * length))
     out = torch.empty_like(values)
     for start in range(0, m, step):
         stop = min(m, start + step)
-        half, full = _scratch.take((stop - start) * length * length)
-        half, full = (part.view(stop - start, length, length) for part in (half, full))
-        torch.bmm(queries[start:stop], keys[start:stop], out=half)
-        full.copy_(half)
-        torch.softmax(full, -1, out=full)
-        half.copy_(full)
-        torch.bmm(half, values[start:stop], out=out[start:stop])
+        weights = _scratch.take((stop - start) * length * length).view(stop - start, length, length)
+        torch.bmm(queries[start:stop], keys[start:stop], out=weights)
+        softmax_bfloat16(weights)
+        torch.bmm(weights, values[start:stop], out=out[start:stop])
     return out
