@@ -44,7 +44,9 @@ def _softmax(bits: Any, weights: Any) -> None:
     n, length = bits.shape
     for i in range(n):
         row = bits[i]
-        greatest = np.int32(-(2**31))  # as an integer that sorts like the float: only their maximum vectorises
+        greatest = np.int32(
+            -(2**31)
+        )  # as an integer that sorts like the float: only their maximum vectorises
         for j in range(length):
             b = np.int32(np.int32(row[j]) << np.int32(16))
             greatest = max(greatest, np.int32(b ^ ((b >> np.int32(31)) & np.int32(0x7FFFFFFF))))
