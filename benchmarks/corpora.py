@@ -22,7 +22,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.values import Strings, Terms
+from retrieval.values import Sparse, Strings, Terms
 
 BLOCK = 10_000
 VOCABULARY = 400_000
@@ -156,3 +156,98 @@ def vectors(n: int, dim: int, seed: int = 0, clusters: int = 1_000) -> NDArray[n
         rows[:] = centres[chosen] + 0.7 * noise * spectrum
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return out
+
+
+@dataclass(frozen=True)
+class SparseCorpus:
+    """Learned-sparse vectors without end, with the lists and topics of real SPLADE indexes.
+
+    A document draws about ``draws`` terms: most from one of 3,000 topics of 250 terms each (15% of them from a second
+    topic), some from its theme of 1,200 terms, of which there are 60 with Zipf-sized shares, the rest from the whole
+    vocabulary by a Zipf-Mandelbrot law. Weights are log-normal, heavier for the topic's terms. A query is 70% terms of
+    a document, drawn by weight, and 30% common terms with low weights, as expansion adds them.
+    """
+
+    seed: int = 0
+    draws: float = 150.0
+    terms: int = 34
+    vocabulary: int = 30_522
+    used: int = 28_000
+    themes: int = 60
+    topics: int = 3_000
+    topical: float = 0.55
+    thematic: float = 0.25
+
+    @cached_property
+    def _law(self) -> NDArray[np.float64]:
+        return _zipf(self.used, 0.9, 60.0)
+
+    @cached_property
+    def _tables(self) -> dict[str, NDArray[np.int64]]:
+        rng = np.random.default_rng([self.seed, 1])
+        theme_of = np.searchsorted(_zipf(self.themes, 0.5, 3.0), rng.random(self.topics))
+        theme_terms = np.searchsorted(self._law, rng.random((self.themes, 1_200)))
+        of_theme = theme_terms[theme_of][
+            np.arange(self.topics)[:, None], rng.integers(0, 1_200, (self.topics, 250))
+        ]
+        anywhere = (rng.random((self.topics, 250)) * self.used).astype(np.int64)
+        topic_terms = np.where(rng.random((self.topics, 250)) < 0.5, of_theme, anywhere)
+        names = rng.permutation(self.vocabulary)[: self.used]
+        return {"theme_of": theme_of, "theme_terms": theme_terms, "topic_terms": topic_terms, "names": names}
+
+    def _block(self, block: int) -> Sparse:
+        rng, tables = np.random.default_rng([self.seed, 2, block]), self._tables
+        lengths = np.exp(rng.normal(np.log(self.draws), 0.3, BLOCK)).astype(np.int64).clip(20, 400)
+        total, row = int(lengths.sum()), np.repeat(np.arange(BLOCK), lengths)
+        law = _zipf(self.topics, 0.7, 10.0)
+        first, second = (np.searchsorted(law, rng.random(BLOCK)) for _ in range(2))
+        topic = np.where(rng.random(total) < 0.85, first[row], second[row])
+        source = rng.random(total)
+        terms = np.searchsorted(self._law, rng.random(total))
+        own = source < self.topical
+        ranks = np.searchsorted(_zipf(250, 0.7, 10.0), rng.random(int(own.sum())))
+        terms[own] = tables["topic_terms"][topic[own], ranks]
+        near = ~own & (source < self.topical + self.thematic)
+        ranks = np.searchsorted(_zipf(1_200, 0.8, 20.0), rng.random(int(near.sum())))
+        terms[near] = tables["theme_terms"][tables["theme_of"][topic[near]], ranks]
+        factor = np.where(own, 1.6, np.where(near, 1.0, 0.7))
+        weights = np.minimum(3.5, np.exp(rng.normal(-1.2, 0.8, total)) * factor).astype(np.float32)
+        keys = row * self.vocabulary + tables["names"][terms]
+        order = np.lexsort((-weights, keys))
+        kept = order[np.flatnonzero(np.diff(keys[order], prepend=-1))]
+        rows, indices = np.divmod(keys[kept], self.vocabulary)
+        indptr = np.zeros(BLOCK + 1, dtype=np.int64)
+        np.cumsum(np.bincount(rows, minlength=BLOCK), out=indptr[1:])
+        return Sparse(indptr, indices.astype(np.int32), weights[kept], self.vocabulary)
+
+    def documents(self, n: int) -> Sparse:
+        """The first n documents."""
+        parts = [self._block(block) for block in range((n + BLOCK - 1) // BLOCK)]
+        return Sparse.concat(parts)[:n]
+
+    def queries(self, n: int, n_documents: int) -> Sparse:
+        """n queries, each about one of the first n_documents documents."""
+        rng = np.random.default_rng([self.seed, 3])
+        blocks = rng.integers(0, (n_documents + BLOCK - 1) // BLOCK, max(1, n // 50))
+        made = {int(block): self._block(int(block)) for block in np.unique(blocks)}
+        rows = []
+        for query in range(n):
+            block = int(blocks[query % len(blocks)])
+            row = int(rng.integers(0, min(BLOCK, n_documents - block * BLOCK)))
+            about = made[block][row : row + 1]
+            size = int(np.clip(rng.normal(self.terms, 8), 12, 60))
+            own = min(len(about.indices), int(size * 0.7))
+            share = about.values / about.values.sum()
+            chosen = rng.choice(len(about.indices), own, replace=False, p=share / share.sum())
+            weights = about.values[chosen] * np.exp(rng.normal(-0.1, 0.4, own))
+            common = self._tables["names"][np.searchsorted(self._law, rng.random(size - own))]
+            low = np.exp(rng.normal(-2.0, 0.5, size - own))
+            terms, first = np.unique(np.concatenate([about.indices[chosen], common]), return_index=True)
+            rows.append((terms, np.concatenate([weights, low])[first]))
+        indptr = np.cumsum([0] + [len(terms) for terms, _ in rows]).astype(np.int64)
+        return Sparse(
+            indptr,
+            np.concatenate([terms for terms, _ in rows]).astype(np.int32),
+            np.concatenate([weights for _, weights in rows]).astype(np.float32),
+            self.vocabulary,
+        )

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Dense encoder: default, a folder, a Hub id, FAMILY:MODEL.",
 )
+@click.option("--sparse-model", help="Learned-sparse encoder: a SparseEncoder folder or Hub id.")
 @click.option(
     "--drop-self/--keep-self",
     default=None,
@@ -89,6 +90,7 @@ def command(
     collection: Path | None,
     runs: Sequence[Path],
     encoder: str,
+    sparse_model: str | None,
     drop_self: bool | None,
     timed_queries: int,
     seed: int,
@@ -105,22 +107,23 @@ def command(
     from eval.beir import open_datasets, override_self
     from eval.evaluate import Conditions, group_mean
     from eval.metrics import DEFAULT_METRICS, parse_metrics
+    from indexing.command_line import reading_options
     from indexing.progress import progress_bars
-    from retrieval.errors import ConfigError
 
-    wanted = parse_metrics([*DEFAULT_METRICS, *_names(metrics)])
+    with reading_options():
+        wanted = parse_metrics([*DEFAULT_METRICS, *_names(metrics)])
     conditions = Conditions(metrics=wanted, k=k, depth=depth, timed_queries=timed_queries, seed=seed)
     evaluations: list[Evaluation] = []
     with progress_bars(quiet=quiet) as progress:
         groups = [open_datasets(name, split, data_dir, progress) for name in datasets]
         if (collection or runs) and sum(map(len, groups)) > 1:
-            raise ConfigError("--collection and --run belong to one data set; name a single one")
+            raise click.UsageError("--collection and --run belong to one data set; name a single one")
         for name, group in zip(datasets, groups, strict=True):
             found = [
                 _evaluate(
                     override_self(dataset, drop_self),
                     _names(using),
-                    encoder,
+                    (encoder, sparse_model),
                     collection,
                     runs,
                     conditions,
@@ -146,21 +149,49 @@ def _names(text: str) -> list[str]:
 def _evaluate(
     dataset: BeirDataset,
     using: Sequence[str],
-    encoder: str,
+    models: tuple[str, str | None],
     collection: Path | None,
     runs: Sequence[Path],
     conditions: Conditions,
     progress: Progress,
 ) -> list[Evaluation]:
-    from eval.collection_cache import cached_collection, open_retrievers
+    from eval.collection_cache import cached_collection, open_retrievers, required_representations
     from eval.evaluate import evaluate, evaluate_run, with_p_values
     from eval.runs import read_run
+    from indexing.command_line import reading_options
 
+    with reading_options():  # a wrong split or retriever shows before anything is built
+        dataset.qrels()
+        if not runs and collection is None:
+            required_representations(using, *models)
     if runs:
         return with_p_values([evaluate_run(dataset, read_run(path), path.name, conditions) for path in runs])
-    dataset.qrels()  # a wrong split shows before anything is built
-    path = collection or cached_collection(dataset, using, encoder, progress)
+    if collection is not None:
+        _check_collection(collection, dataset, using)
+    path = collection or cached_collection(dataset, using, *models, progress=progress)
     return evaluate(dataset, open_retrievers(path, using), conditions, progress)
+
+
+def _check_collection(path: Path, dataset: BeirDataset, using: Sequence[str]) -> None:
+    """Refuse a collection that cannot answer or is of other documents; warn where some of them are missing."""
+    from eval.collection_cache import missing_documents
+    from indexing.collection import Collection
+    from indexing.command_line import reading_options
+    from indexing.searching import parse_using
+
+    snapshot = Collection.open(path).snapshot()
+    if not using:
+        raise click.UsageError("no retriever given; name at least one, such as --using bm25,dense,hybrid")
+    with reading_options():
+        for name in using:
+            parse_using(snapshot.representations, name)
+    missing, judged = missing_documents(snapshot, dataset)
+    if missing:
+        click.echo(
+            f"tercet: warning: {path} lacks {missing:,} of the {judged:,} documents that {dataset.name} "
+            f"judges ({missing / judged:.1%}); they count as not found",
+            err=True,
+        )
 
 
 def _show(evaluations: Sequence[Evaluation], as_json: bool) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from eval.beir import BeirDataset, cache_folder
 from eval.evaluate import Retriever
 from indexing.progress import Progress
-from retrieval.errors import ConfigError
+from retrieval.errors import ConfigError, IncompatibleError
 
 if TYPE_CHECKING:
     from indexing.collection import CollectionSnapshot
@@ -24,6 +24,7 @@ def cached_collection(
     dataset: BeirDataset,
     using: Sequence[str],
     encoder: str = "default",
+    sparse_model: str | None = None,
     progress: Progress | None = None,
     cache: Path | None = None,
 ) -> Path:
@@ -37,6 +38,7 @@ def cached_collection(
         dataset: whose corpus.
         using: names of retrievers, as ``CollectionSnapshot.searcher`` takes them.
         encoder: the dense encoder, as ``tercet index`` takes it.
+        sparse_model: the learned-sparse encoder, likewise.
         progress: told of the build.
         cache: the parent folder; ``cache_folder()/collections`` where None.
 
@@ -49,7 +51,7 @@ def cached_collection(
     from indexing.corpora import open_corpus
     from indexing.options import BuildOptions
 
-    parts = required_representations(using, encoder)
+    parts = required_representations(using, encoder, sparse_model)
     described = [[part.name, dict(part.encoder), [repr(spec) for spec in part.indexes]] for part in parts]
     version = metadata.version("tercet")  # another release may analyse, encode or lay out indexes otherwise
     options = json.dumps([version, FORMAT, described], sort_keys=True, default=str)
@@ -66,23 +68,34 @@ def cached_collection(
     return path
 
 
+_BASES = {"lucene-bm25": "bm25", "lucene-impact": "sparse"}
+"""Kinds that go by their own name, and the representation they index."""
+
+
 def required_representations(
-    using: Sequence[str], encoder: str = "default"
+    using: Sequence[str], encoder: str = "default", sparse_model: str | None = None
 ) -> tuple[RepresentationOptions, ...]:
     """What a collection must hold for the named retrievers.
 
-    "hybrid" needs all default representations, "dense-hnsw" the representation dense with an hnsw index.
+    "hybrid" needs all default representations, "dense-hnsw" the representation dense with an hnsw index, and
+    "lucene-bm25" the representation bm25 with an index of that kind.
 
     Raises:
         ConfigError: a name that no collection can have.
     """
     from indexing.options import DEFAULT_REPRESENTATIONS, representation_options
+    from indexing.searching import split_using
 
     wanted: dict[str, RepresentationOptions] = {}
     for name in using:
-        for part in DEFAULT_REPRESENTATIONS if name == "hybrid" else name.split("+"):
+        _, names = split_using(name)
+        for part in DEFAULT_REPRESENTATIONS if names == "hybrid" else names.split("+"):
             base, _, kind = part.partition("-")
-            options = representation_options(f"{base}:{kind}" if kind else base, dense_model=encoder)
+            if part in _BASES:
+                base, kind = _BASES[part], part
+            options = representation_options(
+                f"{base}:{kind}" if kind else base, dense_model=encoder, sparse_model=sparse_model
+            )
             known = wanted.get(base)
             if known is not None:
                 new = tuple(spec for spec in options.indexes if spec not in known.indexes)
@@ -91,6 +104,22 @@ def required_representations(
     if not wanted:
         raise ConfigError("no retriever given; name at least one, such as --using bm25,dense,hybrid")
     return tuple(wanted.values())
+
+
+def missing_documents(snapshot: CollectionSnapshot, dataset: BeirDataset) -> tuple[int, int]:
+    """How many judged documents of a data set a collection lacks, and how many are judged.
+
+    Raises:
+        IncompatibleError: it has none of them, so every score would be 0.
+    """
+    judged = {document for documents in dataset.qrels().values() for document in documents}
+    missing = [document for document in judged if snapshot.find(document) is None]
+    if len(missing) == len(judged):
+        raise IncompatibleError(
+            f"{snapshot.path} has none of the {len(judged):,} documents that {dataset.name} judges, such as "
+            f"{min(judged)!r}; give the collection of {dataset.corpus_path}, or leave --collection out to have it built"
+        )
+    return len(missing), len(judged)
 
 
 def open_retrievers(path: Path, using: Sequence[str]) -> list[Retriever]:
@@ -112,10 +141,10 @@ def open_retrievers(path: Path, using: Sequence[str]) -> list[Retriever]:
 
 def index_bytes(snapshot: CollectionSnapshot, using: str) -> int:
     """Bytes on disk of the vectors and indexes that a retriever reads, over all segments."""
-    from indexing.searching import index_names
+    from indexing.searching import index_names, parse_using
 
     known = index_names(snapshot.representations)
-    parts = list(snapshot.representations) if using == "hybrid" else using.split("+")
+    _, parts = parse_using(snapshot.representations, using)
     total = 0
     for segment, entry in zip(snapshot.segments, snapshot.commit.segments, strict=True):
         sizes = segment.bytes_on_disk()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ from indexing.collection import CollectionSnapshot
 from indexing.commit import Commit, IndexSpec, Representation, SegmentEntry, read_commit, write_commit
 from indexing.documents import pack_documents
 from indexing.durable import sync_folder
+from indexing.fitting import fitted, same_index, with_indexes
 from indexing.lock import writer_lock
-from indexing.options import BATCH_ROWS, RepresentationOptions
+from indexing.options import BATCH_ROWS, RepresentationOptions, check_distinct
 from indexing.progress import Progress, Silent
 from indexing.segment import Segment
 from indexing.staging import Staging
 from indexing.sweeping import sweep
-from indexing.vectors import Vectors, check_finite, join_vectors, value_name
+from indexing.vectors import Vectors, check_finite, join_vectors, load_vectors, value_name
 from retrieval.encoders import open_encoder
 from retrieval.errors import ConfigError, IncompatibleError
 from retrieval.protocols import Encoder
@@ -32,6 +33,7 @@ def add_representation(
     *,
     vectors: Dense | None = None,
     memory_bytes: int = 512 * 10**6,
+    restart: bool = False,
     progress: Progress | None = None,
 ) -> None:
     """Add a representation, or further indexes over one that is there (from its stored vectors).
@@ -39,9 +41,11 @@ def add_representation(
     Args:
         vectors: the rows' vectors made elsewhere, in the collection's row order; ``options.encoder`` then only
             encodes queries. None encodes the stored texts.
+        restart: forget unfinished runs instead of resuming one.
 
     Raises:
-        ConfigError: the collection already has all of it.
+        ConfigError: the collection already has all of it, or a representation whose indexes could not be told
+            from it.
         IncompatibleError: the vectors' number or width does not fit.
     """
     path = Path(path)
@@ -49,14 +53,15 @@ def add_representation(
     read_commit(path)
     with writer_lock(path):
         commit = read_commit(path)
+        check_distinct(dict.fromkeys([*commit.representations, options.name]))
         if options.name in commit.representations and vectors is None:
             following = _add_indexes(path, commit, options, memory_bytes, progress)
         elif options.name in commit.representations:
             raise ConfigError(f"{path} already has vectors named {options.name!r}; choose another name")
         else:
-            following = _add_vectors(path, commit, options, vectors, memory_bytes, progress)
+            following = _add_vectors(path, commit, options, vectors, memory_bytes, restart, progress)
         write_commit(path, following)
-        sweep(path, following)
+        sweep(path, following)  # takes away the staged vectors too, which no kill before this point may lose
 
 
 def _add_indexes(
@@ -64,21 +69,23 @@ def _add_indexes(
 ) -> Commit:
     name = options.name
     representation = commit.representations[name]
+    options = replace(options, encoder=representation.encoder)
     have = {spec.kind: spec for spec in representation.indexes}
-    wanted = [spec for spec in options.indexes if have.get(spec.kind) != spec]
+    wanted = [spec for spec in options.indexes if not same_index(have.get(spec.kind), spec)]
     if not wanted:
         raise ConfigError(f"{path} already has this index: {name}-{options.indexes[0].kind}")
-    entries = _index_segments(path, commit, name, wanted, memory_bytes, progress)
-    specs = {**have, **{spec.kind: spec for spec in wanted}}
-    changed = replace(representation, indexes=tuple(specs.values()))
-    return commit.following(segments=entries, representations={**commit.representations, name: changed})
+    entries, made = _index_segments(path, commit, name, wanted, memory_bytes, progress)
+    specs = {**have, **{spec.kind: spec for spec in made}}
+    return with_indexes(commit.following(segments=entries), name, tuple(specs.values()))
 
 
 def _index_segments(
-    path: Path, commit: Commit, name: str, specs: list[IndexSpec], memory_bytes: int, progress: Progress
-) -> tuple[SegmentEntry, ...]:
+    path: Path, commit: Commit, name: str, specs: Sequence[IndexSpec], memory_bytes: int, progress: Progress
+) -> tuple[tuple[SegmentEntry, ...], Sequence[IndexSpec]]:
+    """The segments with the new indexes, and the specs with what these have learned."""
     entries = []
     for entry in commit.segments:
+        specs = fitted(specs, load_vectors(path / "segments" / entry.id / "vectors" / name))
         indexes = dict(entry.indexes)
         for spec in specs:
             key = f"{name}-{spec.kind}"
@@ -93,7 +100,7 @@ def _index_segments(
             )
             indexes[key] = generation
         entries.append(replace(entry, indexes=indexes))
-    return tuple(entries)
+    return tuple(entries), specs
 
 
 def _add_vectors(
@@ -102,6 +109,7 @@ def _add_vectors(
     options: RepresentationOptions,
     vectors: Dense | None,
     memory_bytes: int,
+    restart: bool,
     progress: Progress,
 ) -> Commit:
     encoder = open_encoder(options.encoder)
@@ -114,20 +122,13 @@ def _add_vectors(
         "encoder": encoder.fingerprints.documents,
         "vectors": None if vectors is None else list(vectors.values.shape),
     }
-    staging = Staging(path, plan)
+    staging = Staging(path, plan, restart=restart)
     if vectors is not None:  # cheap to stage again, and the file may have changed under the same shape
         staging.drop()
         staging = Staging(path, plan)
     progress.start(f"encode {options.name}", snapshot.n_rows, "rows")
-    done = len(staging.batches)
-    for number, (segment, start, stop) in enumerate(_row_batches(snapshot)):
-        if number >= done:
-            part = _part(segment, start, stop, encoder, vectors)
-            check_finite(part, f"representation {options.name!r}")
-            staging.add(
-                pack_documents([], None), Strings.of([]), {options.name: part}, {"segment": segment.entry.id}
-            )
-        progress.advance(stop - start)
+    with staging.filling(resumable=vectors is None):
+        _stage(snapshot, staging, options.name, encoder, vectors, progress)
     entries = []
     for entry in commit.segments:
         target = path / "segments" / entry.id / "vectors" / options.name
@@ -141,19 +142,33 @@ def _add_vectors(
         join_vectors(parts, target)
         sync_folder(target.parent)
         entries.append(replace(entry, vectors=(*entry.vectors, options.name)))
-    representation = Representation(
-        dict(encoder.spec),
-        encoder.fingerprints.documents,
-        value_name(encoder.value),
-        options.indexes,
-    )
     following = replace(commit, segments=tuple(entries))
-    indexed = _index_segments(path, following, options.name, list(options.indexes), memory_bytes, progress)
+    indexed, specs = _index_segments(path, following, options.name, options.indexes, memory_bytes, progress)
+    representation = Representation(
+        dict(encoder.spec), encoder.fingerprints.documents, value_name(encoder.value), tuple(specs)
+    )
     snapshot.close()
-    staging.drop()
     return commit.following(
         segments=indexed, representations={**commit.representations, options.name: representation}
     )
+
+
+def _stage(
+    snapshot: CollectionSnapshot,
+    staging: Staging,
+    name: str,
+    encoder: Encoder[Any, Any],
+    vectors: Dense | None,
+    progress: Progress,
+) -> None:
+    """Stage the vectors of every row, segment by segment, after those that are staged already."""
+    done = len(staging.batches)
+    for number, (segment, start, stop) in enumerate(_row_batches(snapshot)):
+        if number >= done:
+            part = _part(segment, start, stop, encoder, vectors)
+            check_finite(part, f"representation {name!r}")
+            staging.add(pack_documents([], None), Strings.of([]), {name: part}, {"segment": segment.entry.id})
+        progress.advance(stop - start)
 
 
 def _part(

@@ -9,6 +9,7 @@ from pathlib import Path
 from indexing.commit import Commit, IndexSpec, SegmentEntry
 from indexing.documents import DocumentsWriter
 from indexing.durable import sync_folder, write_manifest
+from indexing.fitting import fitted, with_indexes
 from indexing.kinds import kind_class
 from indexing.metadata import write_metadata
 from indexing.progress import Progress
@@ -24,8 +25,12 @@ def assemble_segment(
     *,
     memory_bytes: int,
     progress: Progress,
-) -> SegmentEntry:
-    """Write the segment that ``commit.next_segment`` names; nothing refers to it until it is committed."""
+) -> tuple[SegmentEntry, Commit]:
+    """Write the segment that ``commit.next_segment`` names; nothing refers to it until it is committed.
+
+    Returns:
+        The segment, and the commit with what its indexes have learned from this segment if it is the first.
+    """
     segment_id = f"{commit.next_segment:08d}"
     folder = segment_folder(collection, segment_id)
     if folder.exists():  # left by a build that was killed before its commit
@@ -46,12 +51,14 @@ def assemble_segment(
         progress.start(f"store {name}", None, "rows")
         join_vectors([batch.vectors_folder(name) for batch in batches], folder / "vectors" / name)
         sync_folder(folder / "vectors")
-        for spec in representation.indexes:
+        specs = fitted(representation.indexes, load_vectors(folder / "vectors" / name))
+        commit = with_indexes(commit, name, specs)
+        for spec in specs:
             build_index(folder, name, spec, 1, memory_bytes=memory_bytes, progress=progress)
             indexes[f"{name}-{spec.kind}"] = 1
     for path in (folder, folder.parent):
         sync_folder(path)
-    return SegmentEntry(
+    entry = SegmentEntry(
         id=segment_id,
         n_documents=writer.n_documents,
         n_rows=writer.n_rows,
@@ -59,6 +66,7 @@ def assemble_segment(
         vectors=tuple(commit.representations),
         indexes=indexes,
     )
+    return entry, commit
 
 
 def build_index(

@@ -10,7 +10,6 @@ a score. Nothing stored depends on the collection, so adding or deleting equals 
 from __future__ import annotations
 
 import functools
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -224,7 +223,7 @@ class Bm25Index:
             np.empty(n, dtype=np.int64),
         )
         known = (asked.blob, asked.offsets, queries.term_fields, *files[:3], *self._vocabulary, files.indptr)
-        if _is_cold(queries):
+        if _first_queries.include(queries):
             bm25_cold.look_up(*known, *found[1:])
         else:
             _kernels().look_up(*known, *found[1:])
@@ -273,7 +272,7 @@ class Bm25Index:
         n_queries, k = len(queries), min(request.k, max(1, len(self)))
         hits = Hits(np.empty((n_queries, k), dtype=np.int64), np.empty((n_queries, k), dtype=np.float32))
         if n_queries:
-            search = self._search_first if _is_cold(queries) else self._search
+            search = self._search_first if _first_queries.include(queries) else self._search
             search(queries, request.allowed, hits)
         return hits if k == request.k else hits.cut(request.k)
 
@@ -310,7 +309,6 @@ class Bm25Index:
 
     def _search_first(self, queries: Terms, allowed: Bitmap | None, hits: Hits) -> None:
         """The same for one query, without numba."""
-        global _cold_left
         files, found = self._files, self._look_up(queries)
         counts = self._counts(found)
         factors = self._factors(counts.n_documents, counts.total_length)
@@ -320,7 +318,6 @@ class Bm25Index:
             weighted.append((weight, files.rows[low:high], files.codes[low:high]))
         mask = None if allowed is None else allowed.mask()
         bm25_cold.best_rows(weighted, factors.table, len(self), mask, hits.rows[0], hits.scores[0])
-        _cold_left -= 1
 
     def _asked(self, queries: Terms, found: _Found, counts: Counts) -> list[tuple[int, np.float32]]:
         """The entries of the batch's vocabulary that the first query scores, with their weights, in scoring order."""
@@ -371,12 +368,7 @@ def _kernels() -> _Kernels:
     return _Kernels(look_up, search_kernel)
 
 
-_cold_left = 3  # queries; a command that warms up before it searches still needs no numba
-
-
-def _is_cold(queries: Terms) -> bool:
-    """Whether this is one query, among the first of its process, for which numba would have to be imported."""
-    return _cold_left > 0 and len(queries) == 1 and "numba" not in sys.modules
+_first_queries = bm25_cold.FirstQueries()
 
 
 def _is_number(value: object) -> bool:

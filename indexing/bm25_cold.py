@@ -6,12 +6,38 @@ Equal to ``bm25_kernels`` to the last bit: the same float32 products, added in t
 from __future__ import annotations
 
 import math
+import sys
+import weakref
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.values import Terms
+
 _MASK = (1 << 64) - 1
+
+
+class FirstQueries:
+    """Which queries are answered without numba: the first few of a process, each in all its segments.
+
+    A command that warms up, searches and explains stays without it. Once numba is imported there is nothing to save.
+    """
+
+    def __init__(self, count: int = 3) -> None:
+        self._left = count
+        self._current: weakref.ref[Terms] | None = None
+
+    def include(self, queries: Terms) -> bool:
+        """Whether this batch is one query and among the first; asking again for the same batch does not count."""
+        if len(queries) != 1 or "numba" in sys.modules:
+            return False
+        if self._current is None or self._current() is not queries:
+            if not self._left:
+                return False
+            self._left -= 1
+            self._current = weakref.ref(queries)
+        return True
 
 
 def hash_term(term: bytes, field: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,11 +19,11 @@ from indexing.corpora import Corpus
 from indexing.corpus_stager import CorpusStager, Tallies
 from indexing.deletes import mark_deleted
 from indexing.documents import load_documents
-from indexing.lock import writer_lock
+from indexing.lock import WRITER_LOCK, writer_lock
 from indexing.options import BuildOptions, WriteOptions
 from indexing.progress import Progress, Silent
 from indexing.segment import segment_folder
-from indexing.staging import Staging, unfinished_jobs
+from indexing.staging import Staging
 from indexing.sweeping import sweep
 from indexing.vectors import value_name
 from retrieval.encoders import open_encoder
@@ -63,17 +64,19 @@ def build_collection(
 
     Raises:
         ConfigError: the path already holds a collection, or is a file.
-        FormatError: a record cannot be read, or repeats an id; nothing is committed.
+        FormatError: a record cannot be read, or repeats an id; nothing is committed, and nothing is left behind
+            unless batches before it are staged.
         LockedError: another process is writing there.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is a file; name a folder for the collection")
     if path.is_dir() and not (path / "building").exists() and not (path / COMMIT_FILE).exists():
-        strangers = [entry.name for entry in path.iterdir() if entry.name != "writer.lock"]
+        strangers = [entry.name for entry in path.iterdir() if entry.name != WRITER_LOCK]
         if strangers:
             raise ConfigError(f"{path} holds other files ({strangers[0]}, ...); name a new or empty folder")
     encoders = {part.name: open_encoder(part.encoder) for part in options.representations}
+    made = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
     with writer_lock(path):
         if (path / COMMIT_FILE).exists():
@@ -99,7 +102,13 @@ def build_collection(
             },
             segments=(),
         )
-        return _write_segment(corpus, path, commit, encoders, None, options.writing, progress or Silent())
+        try:
+            return _write_segment(corpus, path, commit, encoders, None, options.writing, progress or Silent())
+        except FormatError:
+            if made and os.listdir(path) == [WRITER_LOCK]:
+                (path / WRITER_LOCK).unlink()
+                path.rmdir()
+            raise
 
 
 def add_documents(
@@ -142,10 +151,7 @@ def _write_segment(
         "on_duplicate": options.on_duplicate,
         "batch_rows": options.batch_rows,
     }
-    if options.restart:
-        for job, _ in list(unfinished_jobs(path)):
-            Staging.remove(job)
-    staging = Staging(path, plan)
+    staging = Staging(path, plan, restart=options.restart)
     if not corpus.resumable and staging.batches:
         staging.drop()
         staging = Staging(path, plan)
@@ -160,11 +166,11 @@ def _write_segment(
         options.batch_rows,
         progress,
     )
-    stager.run()
     tallies = stager.tallies
-    if not tallies.documents and existing is None:
-        staging.drop()
-        raise FormatError("the corpus holds no document; nothing was built", corpus.source)
+    with staging.filling(resumable=corpus.resumable):
+        stager.run()
+        if not tallies.documents and existing is None:
+            raise FormatError("the corpus holds no document; nothing was built", corpus.source)
     following = commit
     if tallies.documents:
         following = _assemble(
@@ -199,7 +205,7 @@ def _assemble(
 ) -> Commit:
     """Turn the staged batches into a committed segment, replaced documents deleted in the same commit."""
     following = commit.following(schema=dict(schema))
-    entry = assemble_segment(
+    entry, following = assemble_segment(
         path, following, staging.batches, memory_bytes=options.memory_bytes, progress=progress
     )
     if tallies.dead:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from indexing.commit import COMMIT_FILE, Commit, Representation, read_commit
 from indexing.segment import Segment
 from retrieval.bitmap import Bitmap
-from retrieval.errors import ConfigError
+from retrieval.errors import ConfigError, CorruptError
 from retrieval.protocols import Encoder, Searcher
 from retrieval.values import Document
 
@@ -53,13 +53,17 @@ class Collection:
         return facts.st_mtime_ns, facts.st_ino
 
     def snapshot(self) -> CollectionSnapshot:
-        """The current commit, held open: later writes, deletes and compactions do not change it."""
+        """The current commit, held open: later writes, deletes and compactions do not change it.
+
+        Raises:
+            CorruptError: a component is missing, cut short or changed.
+        """
         for attempt in range(20):
             commit = read_commit(self.path)
             try:
                 return CollectionSnapshot.open(self.path, commit)
-            except FileNotFoundError:
-                # a compaction swept a segment between reading the commit and holding it
+            except (FileNotFoundError, CorruptError):
+                # a writer swept what the commit names between its reading and the holding of its segments
                 if attempt == 19 or read_commit(self.path).token == commit.token:
                     raise
         raise AssertionError("unreachable")
@@ -85,14 +89,19 @@ class CollectionSnapshot:
         Raises:
             CorruptError: a component is missing, cut short or changed.
         """
-        segments, base, base_document = [], 0, 0
-        for entry in commit.segments:
-            segment = Segment.open(path, commit, entry, base, base_document)
-            segments.append(segment)
-            base += entry.n_rows
-            base_document += entry.n_documents
-        for segment in segments:
-            segment.touch()
+        segments: list[Segment] = []
+        base = base_document = 0
+        try:
+            for entry in commit.segments:
+                segments.append(Segment.open(path, commit, entry, base, base_document))
+                base += entry.n_rows
+                base_document += entry.n_documents
+            for segment in segments:
+                segment.touch()
+        except BaseException:
+            for segment in segments:
+                segment.close()
+            raise
         return cls(path, commit, tuple(segments))
 
     def close(self) -> None:

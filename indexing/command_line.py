@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
-from retrieval.errors import TercetError
+from retrieval.errors import ConfigError, TercetError
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -20,9 +21,7 @@ def run(command: click.Command, arguments: Sequence[str] | None = None, name: st
 
     0 done, 1 a data or runtime error (one line on stderr), 2 wrong usage, 130 interrupted.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given or bool(os.environ.get("TERCET_DEBUG"))
-    given = [argument for argument in given if argument != "--debug"]
+    given, debug = _without_debug(list(sys.argv[1:] if arguments is None else arguments))
     try:
         result = command.main(given, prog_name=name, standalone_mode=False)
     except click.exceptions.Abort:
@@ -46,11 +45,53 @@ def run(command: click.Command, arguments: Sequence[str] | None = None, name: st
     return result if isinstance(result, int) else DONE
 
 
+@contextlib.contextmanager
+def reading_options() -> Iterator[None]:
+    """Around the code that makes sense of a verb's options: a ConfigError there is wrong usage, not a failure."""
+    try:
+        yield
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def refuse_given(names: Iterable[str], why: str) -> None:
+    """Refuse options of the running verb that have no effect as it was called.
+
+    Args:
+        names: of parameters of the verb's function.
+        why: goes on after the option: "has no effect ...".
+
+    Raises:
+        click.UsageError: one of them was given.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        default = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.DEFAULT
+        if parameter.name in names and not default:
+            raise click.UsageError(f"{max(parameter.opts, key=len)} {why}")
+
+
+def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
+    """The arguments for the verb, and whether --debug (before "--", which ends options) was one of them."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = [argument for argument in arguments[:end] if argument != "--debug"]
+    return options + arguments[end:], len(options) < end or bool(os.environ.get("TERCET_DEBUG"))
+
+
+_REMEDIES = {
+    errno.ENOSPC: "the last commit is intact: free space and run the same command again",
+    errno.EACCES: "check who owns it and whether you may read and write it and its folder (ls -ld)",
+    errno.EPERM: "check who owns it and whether you may read and write it and its folder (ls -ld)",
+    errno.EROFS: "the disk is mounted for reading only; copy it to another",
+    errno.ENOLCK: "its file system has no locks; keep it on a local disk",
+    errno.EOPNOTSUPP: "its file system does not support this; keep it on a local disk",
+}
+
+
 def _system_error(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
-    if error.errno == errno.ENOSPC:
-        return f"{where}no space left on the disk; the last commit is intact: free space and run the same command again"
-    return f"{where}{error.strerror or error}"
+    remedy = f"; {_REMEDIES[error.errno]}" if error.errno in _REMEDIES else ""
+    return f"{where}{error.strerror or error}{remedy}"
 
 
 def _fail(message: str, debug: bool) -> int:

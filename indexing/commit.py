@@ -119,8 +119,14 @@ def read_format(collection: Path) -> dict[str, Any]:
                 f"{collection}: its first build was interrupted before anything was searchable; "
                 "run the same `tercet index` command again to resume it"
             ) from error
+        if collection.is_file():
+            raise ConfigError(
+                f"{collection}: a file, no collection; make one of it with `tercet index {collection} -o FOLDER`"
+            ) from error
+        taken = collection.is_dir() and any(collection.iterdir())
         raise ConfigError(
-            f"{collection}: no collection here (no {COMMIT_FILE}); make one with `tercet index CORPUS -o {collection}`"
+            f"{collection}: no collection here (no {COMMIT_FILE}); make one with "
+            f"`tercet index CORPUS -o {'FOLDER' if taken else collection}`"
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,17 @@ from indexing.sweeping import sweep
 from indexing.vectors import select_rows
 
 
-def compact(path: str | Path, *, memory_bytes: int = 512 * 10**6, progress: Progress | None = None) -> bool:
+def compact(
+    path: str | Path,
+    *,
+    memory_bytes: int = 512 * 10**6,
+    restart: bool = False,
+    progress: Progress | None = None,
+) -> bool:
     """Merge every segment into one without its deleted rows; nothing is encoded again.
 
-    Readers go on with the commit they hold. A compaction that was killed resumes when it is started again.
+    Readers go on with the commit they hold. A compaction that was killed resumes when it is started again, unless
+    ``restart`` forgets it.
 
     Returns:
         Whether there was anything to do.
@@ -38,14 +46,14 @@ def compact(path: str | Path, *, memory_bytes: int = 512 * 10**6, progress: Prog
             sweep(path, commit)
             return False
         snapshot = CollectionSnapshot.open(path, commit)
-        staging = Staging(path, {"base": commit.token, "compact": True})
+        staging = Staging(path, {"base": commit.token, "compact": True}, restart=restart)
         following = commit.following()
         if snapshot.n_documents:
             _stage_live_rows(snapshot, staging, progress)
-            entry = assemble_segment(
+            entry, following = assemble_segment(
                 path, following, staging.batches, memory_bytes=memory_bytes, progress=progress
             )
-            following = commit.following(segments=(entry,), next_segment=commit.next_segment + 1)
+            following = replace(following, segments=(entry,), next_segment=commit.next_segment + 1)
         else:
             following = commit.following(segments=())
         write_commit(path, following)

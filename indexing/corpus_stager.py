@@ -12,6 +12,7 @@ import numpy as np
 from indexing.chunking import Chunking
 from indexing.collection import CollectionSnapshot
 from indexing.corpora import Corpus, Record
+from indexing.corpora.corpus import error_at
 from indexing.documents import Documents, id_hash, id_hashes, pack_documents
 from indexing.growing import map_strings
 from indexing.metadata import pack_metadata
@@ -20,7 +21,6 @@ from indexing.progress import Progress
 from indexing.seen_ids import SeenIds
 from indexing.staging import Staging
 from indexing.vectors import Vectors, check_finite
-from retrieval.errors import FormatError
 from retrieval.protocols import Encoder
 from retrieval.values import Dense, Document, Strings
 
@@ -127,10 +127,10 @@ class CorpusStager:
         earlier = self._seen.get(hash_)
         if earlier is not None and self._id_and_place(earlier)[0] == id_:
             if self._on_duplicate == "error":
-                raise FormatError(
+                raise error_at(
+                    record.place,
                     f'"_id" {id_!r} was already used at {self._id_and_place(earlier)[1]}; '
                     "every document needs its own, or choose --on-duplicate replace or skip",
-                    *_split_place(record.place),
                 )
             if self._on_duplicate == "skip":
                 self.tallies.skipped += 1
@@ -139,10 +139,10 @@ class CorpusStager:
             self.tallies.replaced += 1
         elif self._existing is not None and (found := self._existing.find(id_)) is not None:
             if self._on_duplicate == "error":
-                raise FormatError(
+                raise error_at(
+                    record.place,
                     f'"_id" {id_!r} is already in the collection {self._existing.path}; '
                     "choose --on-duplicate replace or skip",
-                    *_split_place(record.place),
                 )
             if self._on_duplicate == "skip":
                 self.tallies.skipped += 1
@@ -222,9 +222,3 @@ class CorpusStager:
             reported = now
             self._slice = int(min(8192, max(128, size * _SLICE_SECONDS / seconds))) if dense else self._slice
         return parts[0] if len(parts) == 1 else type(parts[0]).concat(parts)
-
-
-def _split_place(place: str) -> tuple[str, int | None]:
-    """Path and line of "file:12", for FormatError."""
-    path, colon, line = place.rpartition(":")
-    return (path, int(line)) if colon and line.isdigit() else (place, None)

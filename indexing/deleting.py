@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +10,22 @@ import numpy as np
 
 from indexing.collection import CollectionSnapshot
 from indexing.commit import read_commit, write_commit
+from indexing.corpora.lines import decode
 from indexing.deletes import mark_deleted
 from indexing.lock import writer_lock
 from indexing.sweeping import sweep
 from retrieval.errors import ConfigError
+
+
+def read_ids(lines: Iterable[bytes], file: str) -> Iterator[str]:
+    """The ids of a file with one a line; blank lines are none.
+
+    Raises:
+        FormatError: a line is no UTF-8.
+    """
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield decode(line, file, number).rstrip("\r\n")
 
 
 def delete_documents(

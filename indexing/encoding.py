@@ -31,16 +31,24 @@ class EncodingReport:
 
 
 def encode_corpus(
-    corpus: Corpus, spec: Mapping[str, Any], output: Path, *, queries: bool, progress: Progress
+    corpus: Corpus,
+    spec: Mapping[str, Any],
+    output: Path,
+    *,
+    queries: bool,
+    overwrite: bool = False,
+    progress: Progress,
 ) -> EncodingReport:
     """Encode every text of a corpus in order.
 
     The file appears under its name only when it is complete.
 
     Raises:
-        ConfigError: the encoder does not make dense vectors.
+        ConfigError: the encoder does not make dense vectors, or the output is a folder, the corpus itself, or a file
+            that is there (unless overwrite).
         FormatError: the corpus holds no text or cannot be read.
     """
+    _check_output(output, corpus.source, overwrite=overwrite)
     encoder = open_encoder(spec)
     if encoder.value is not Dense:
         raise ConfigError(f"`tercet encode` writes dense vectors; {spec['family']!r} encoders make others")
@@ -71,6 +79,20 @@ def encode_corpus(
         temporary.unlink(missing_ok=True)
     truncated = encoder.tally.snapshot().n_truncated - before
     return EncodingReport(target.rows, target.width[0], truncated)
+
+
+def _check_output(output: Path, source: str, *, overwrite: bool) -> None:
+    if output.is_dir():
+        raise ConfigError(
+            f"{output} is a folder; name the .npy file to write, such as {output / 'vectors.npy'}"
+        )
+    if not output.parent.is_dir():
+        raise ConfigError(f"{output.parent}: no such folder; make it first")
+    if output.exists():
+        if Path(source).exists() and output.samefile(source):
+            raise ConfigError(f"{output} is what is to be encoded; name another file to write")
+        if not overwrite:
+            raise ConfigError(f"{output} is there already; name another file, or replace it with --overwrite")
 
 
 def _append(

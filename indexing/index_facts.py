@@ -69,7 +69,7 @@ def explain_inner_products(vectors: Dense, queries: Dense, rows: NDArray[np.inte
             float(score),
             facts={
                 "dim": vectors.dim,
-                "cosine": float(score) / (length * norm) if length * norm else 0.0,
+                "cosine": float(score / (length * norm)) if length * norm else 0.0,
                 "query norm": length,
                 "document norm": float(norm),
             },

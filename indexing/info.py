@@ -49,5 +49,5 @@ def describe(snapshot: CollectionSnapshot) -> dict[str, Any]:
         },
         "bytes": sizes,
         "total_bytes": sum(sizes.values()),
-        "unfinished_builds": len(list(unfinished_jobs(snapshot.path))),
+        "unfinished_builds": unfinished_jobs(snapshot.path),
     }

@@ -11,6 +11,9 @@ KINDS: dict[str, str] = {
     "flat": "indexing.flat:FlatIndex",
     "hnsw": "indexing.hnsw:HnswIndex",
     "bm25": "indexing.bm25:Bm25Index",
+    "inverted": "indexing.inverted.index:InvertedIndex",
+    "lucene-bm25": "indexing.lucene.bm25:LuceneBm25Index",
+    "lucene-impact": "indexing.lucene.impact:LuceneImpactIndex",
 }
 """Kind -> "module:Class"; what the class promises stands in docs/architecture.md and ``retrieval.protocols.Index``."""
 

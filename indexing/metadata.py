@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 
 from indexing.durable import open_manifest, write_manifest
 from indexing.growing import GrowingStrings, map_strings
-from retrieval.errors import ConfigError
+from indexing.parquet_faults import reading_parquet
+from retrieval.errors import ConfigError, CorruptError
 from retrieval.values import Metadata, Strings
 
 if TYPE_CHECKING:
@@ -68,15 +70,16 @@ class StoredMetadata:
         return unpack_metadata(self.lines[document], self.schema)
 
     def frame(self, fields: Sequence[str]) -> polars.DataFrame:
-        """The named columns for all N documents, null where a document or this segment has no such field."""
+        """The named columns for all N documents, null where a document or this segment has no such field.
+
+        Raises:
+            CorruptError: a table is damaged, or is not of these documents.
+        """
         import polars as pl
 
         missing = [name for name in fields if name not in self._columns and name in self.schema]
         if missing:
-            tables = [self.folder / f"table-{number:04d}.parquet" for number in range(self.n_tables)]
-            read = pl.concat([pl.read_parquet(table, columns=missing) for table in tables])
-            # by position: polars takes a name like ^a$ or * for a pattern
-            self._columns.update({name: read.to_series(read.columns.index(name)) for name in missing})
+            self._columns.update(self._read(missing))
         columns = {name: self._columns[name] for name in fields if name in self.schema}
         nulls = {
             name: pl.repeat(None, len(self), dtype=pl.Null, eager=True)
@@ -84,6 +87,31 @@ class StoredMetadata:
             if name not in columns
         }
         return pl.DataFrame({**columns, **nulls})
+
+    def _read(self, names: list[str]) -> dict[str, polars.Series]:
+        """Columns of all tables, read and checked against the number of documents."""
+        import polars as pl
+
+        parts = []
+        for number in range(self.n_tables):
+            table = self.folder / _table_name(number)
+            with reading_parquet(partial(_damaged, table)):
+                parts.append(pl.read_parquet(table, columns=names))
+        with reading_parquet(partial(_damaged, self.folder)):
+            read = pl.concat(parts)
+            # by position: polars takes a name like ^a$ or * for a pattern
+            columns = {name: read.to_series(read.columns.index(name)) for name in names}
+        if len(read) != len(self):
+            raise _damaged(self.folder, f"its tables hold {len(read)} documents, not {len(self)}")
+        return columns
+
+
+def _table_name(number: int) -> str:
+    return f"table-{number:04d}.parquet"
+
+
+def _damaged(path: Path, reason: str) -> CorruptError:
+    return CorruptError(path, f"cannot be read ({reason}); `tercet verify` shows what is damaged")
 
 
 def load_metadata(folder: Path) -> StoredMetadata:
@@ -106,7 +134,7 @@ def write_metadata(folder: Path, batches: Iterable[Strings], schema: Mapping[str
             lines.append(part)
             n_documents += len(part)
         if schema:
-            _write_table(folder / f"table-{n_tables:04d}.parquet", table, schema)
+            _write_table(folder / _table_name(n_tables), table, schema)
             n_tables += 1
     lines.close()
     write_manifest(

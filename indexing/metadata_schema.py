@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from retrieval.errors import FormatError
+from indexing.corpora.corpus import error_at
 from retrieval.values import Metadata
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class MetadataSchema:
 
     def __init__(self) -> None:
         self._types: dict[str, type] = {}
-        self._first: dict[str, tuple[str, str]] = {}
+        self._first: dict[str, tuple[str, str, type]] = {}
 
     def add(self, metadata: Metadata, place: str) -> None:
         """Take in one document's fields.
@@ -46,7 +46,7 @@ class MetadataSchema:
         for name, value in metadata.items():
             kind = type(value)
             if kind is int and not -_INT64 <= value < _INT64:  # type: ignore[operator]
-                raise _at(
+                raise error_at(
                     place, f'the metadata field "{name}" is {value}; integers have 64 bits, write a string'
                 )
             known = self._types.get(name)
@@ -55,24 +55,25 @@ class MetadataSchema:
 
     def _merge(self, name: str, known: type | None, kind: type, value: Any, place: str) -> None:
         if kind not in TYPE_NAMES:
-            raise _at(
+            raise error_at(
                 place, f'the metadata field "{name}" is of type {kind.__name__}, which metadata cannot hold'
             )
         if known is None and len(self._types) >= MAX_FIELDS:
-            raise _at(
+            raise error_at(
                 place, f'"{name}" is one metadata field more than the {MAX_FIELDS:,} a collection can have'
             )
         if known is None or known is type(None):
             self._types[name] = kind
-            self._first[name] = (place, _shown(value))
+            self._first[name] = (place, _shown(value), kind)
         elif {known, kind} == {int, float}:
             self._types[name] = float
         elif kind is not type(None):
-            first, example = self._first.get(name, ("", ""))
+            # what stood there first may be an integer in a field that has become float since
+            first, example, type_then = self._first.get(name, ("", "", known))
             earlier = (
-                f"{example} ({TYPE_NAMES[known]}) at {first}" if first else f"{TYPE_NAMES[known]} before"
+                f"{example} ({TYPE_NAMES[type_then]}) at {first}" if first else f"{TYPE_NAMES[known]} before"
             )
-            raise _at(
+            raise error_at(
                 place,
                 f'the metadata field "{name}" is {_shown(value)} ({TYPE_NAMES[kind]}) here and {earlier}; '
                 "a field has one type in the whole collection",
@@ -110,8 +111,3 @@ def polars_type(name: str) -> polars.DataType:
 def _shown(value: Any) -> str:
     shown = repr(str(value) if isinstance(value, datetime) else value)
     return shown if len(shown) <= 60 else shown[:57] + "..."
-
-
-def _at(place: str, message: str) -> FormatError:
-    path, colon, line = place.rpartition(":")
-    return FormatError(message, path, int(line)) if colon and line.isdigit() else FormatError(message, place)

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from indexing.collection import CollectionSnapshot
 from indexing.commit import read_commit, write_commit
+from indexing.corpora.fields import FieldNames, to_update
+from indexing.corpora.jsonl import JsonlCorpus, JsonlStream
 from indexing.lock import writer_lock
 from indexing.metadata import pack_metadata, write_metadata
 from indexing.metadata_schema import MetadataSchema
@@ -22,36 +22,29 @@ from retrieval.values import Strings
 _BATCH = 10_000
 
 
-def update_metadata(path: str | Path, updates: str | Path) -> int:
+def update_metadata(path: str | Path, updates: str | Path, names: FieldNames | None = None) -> int:
     """Merge fields into the metadata of documents.
 
     Args:
-        updates: JSON lines, each ``{"_id": ..., FIELD: value, ...}`` or with the fields under "metadata"; null
-            removes a field.
+        updates: JSON lines (plain, .gz, .zst, or "-" for standard input), each ``{"_id": ..., FIELD: value, ...}`` or
+            with the fields under "metadata", read by the rules of ``indexing.corpora.fields``; null removes a field.
+        names: which field holds the id, and fields to leave out.
 
     Returns:
         How many documents changed.
 
     Raises:
         FormatError: a line is malformed, names an unknown document, carries text, or conflicts with the type that
-            a field has; nothing is changed.
+            a field has, or there is no line; nothing is changed.
     """
-    path, updates = Path(path), Path(updates)
+    path, names = Path(path), names or FieldNames()
+    source = JsonlStream(names) if str(updates) == "-" else JsonlCorpus.open(Path(updates), names)
     read_commit(path)
     with writer_lock(path):
         commit = read_commit(path)
         snapshot = CollectionSnapshot.open(path, commit)
         schema = MetadataSchema.from_json(dict(commit.schema))
-        changes: dict[int, dict[int, dict[str, Any]]] = {}
-        for line, id_, fields in _read_updates(updates):
-            found = snapshot.find(id_)
-            if found is None:
-                raise FormatError(f"{path} has no document {id_!r}; nothing was changed", updates, line)
-            schema.add(
-                {name: value for name, value in fields.items() if value is not None}, f"{updates}:{line}"
-            )
-            position = snapshot.segments.index(found[0])
-            changes.setdefault(position, {}).setdefault(found[1], {}).update(fields)
+        changes = _read_changes(source, names, snapshot, schema)
         types = schema.to_json()
         widened = types != dict(commit.schema)
         entries = list(commit.segments)
@@ -70,34 +63,21 @@ def update_metadata(path: str | Path, updates: str | Path) -> int:
     return sum(len(part) for part in changes.values())
 
 
-def _read_updates(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise FormatError(f"cannot be read ({error.strerror})", path) from error
-    with stream:
-        for number, raw in enumerate(stream, start=1):
-            if not raw.strip():
-                continue
-            try:
-                record = orjson.loads(raw)
-            except orjson.JSONDecodeError as error:
-                raise FormatError(f"not valid JSON: {error}", path, number) from error
-            if not isinstance(record, dict) or not isinstance(record.get("_id"), str):
-                raise FormatError('every line needs "_id", a string, and the fields to change', path, number)
-            for name in ("text", "title"):
-                if name in record:
-                    raise FormatError(
-                        f'"{name}" cannot change without encoding again; add the whole document with '
-                        "`tercet add --on-duplicate replace`",
-                        path,
-                        number,
-                    )
-            id_ = record.pop("_id")
-            fields = record.pop("metadata", {})
-            if not isinstance(fields, dict):
-                raise FormatError('"metadata" must be an object', path, number)
-            yield number, id_, {**fields, **record}
+def _read_changes(
+    source: JsonlCorpus | JsonlStream, names: FieldNames, snapshot: CollectionSnapshot, schema: MetadataSchema
+) -> dict[int, dict[int, dict[str, Any]]]:
+    """Position of a segment -> document number -> fields; the schema takes in what is new."""
+    changes: dict[int, dict[int, dict[str, Any]]] = {}
+    file = source.source
+    for values, (_, line), _ in source.objects():
+        id_, fields = to_update(values, names, snapshot.commit.schema, file, line)
+        found = snapshot.find(id_)
+        if found is None:
+            raise FormatError(f"{snapshot.path} has no document {id_!r}; nothing was changed", file, line)
+        schema.add({name: value for name, value in fields.items() if value is not None}, f"{file}:{line}")
+        position = snapshot.segments.index(found[0])
+        changes.setdefault(position, {}).setdefault(found[1], {}).update(fields)
+    return changes
 
 
 def _merged(segment: Segment, changes: Mapping[int, Mapping[str, Any]]) -> Iterator[Strings]:

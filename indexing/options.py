@@ -2,31 +2,96 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from indexing.assembly import index_spec
 from indexing.chunking import Chunking
 from indexing.commit import IndexSpec
+from indexing.kinds import KINDS, kind_class
+from retrieval.encoders import FAMILIES, family_class, open_encoder
 from retrieval.errors import ConfigError, FormatError, unknown_name
 
 DEFAULT_REPRESENTATIONS = ("bm25", "dense")
+KNOWN_REPRESENTATIONS = (*DEFAULT_REPRESENTATIONS, "sparse")
+"""What ``--with`` and ``--using`` know how to make; a collection.toml may have any."""
 ON_DUPLICATE = ("error", "replace", "skip")
 BATCH_ROWS = 10_000
-_DEFAULT_KINDS = {"bm25": "bm25", "dense": "flat"}
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_HYBRID = "hybrid"  # means all representations together
+_TABLE_KEYS: dict[str, type] = {"encoder": str, "options": dict, "indexes": list}
+_KEY_FORMS = {
+    "encoder": "a name in quotes",
+    "options": "a table such as { NAME = VALUE }",
+    "indexes": 'a list of tables such as [{ kind = "flat" }]',
+}
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 @dataclass(frozen=True)
 class RepresentationOptions:
-    """One representation to be made: its name, how to encode, what to build over the vectors."""
+    """One representation to be made.
+
+    Attributes:
+        name: letters, digits, "_", "." and "-", the first no "." or "-": it names folders and is joined by "+".
+        encoder: how to encode, as ``open_encoder`` takes it; empty for indexes over vectors that are there.
+        indexes: what to build over the vectors, at most one of a kind; the first is searched by default.
+    """
 
     name: str
     encoder: Mapping[str, Any]
     indexes: tuple[IndexSpec, ...]
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or self.name == _HYBRID:
+            raise ConfigError(
+                f"{self.name!r} cannot name a representation; a name has letters, digits, _ . and -, begins with a "
+                f"letter, digit or _, and is not {_HYBRID}"
+            )
+        if not self.indexes:
+            raise ConfigError(f"the representation {self.name!r} needs at least one index")
+        kinds = [spec.kind for spec in self.indexes]
+        for kind in kinds:
+            if kinds.count(kind) > 1:
+                raise ConfigError(
+                    f"the representation {self.name!r} can have one {kind} index, not {kinds.count(kind)}"
+                )
+        if self.encoder:
+            self._check_kinds(kinds)
+
+    def _check_kinds(self, kinds: Iterable[str]) -> None:
+        family = self.encoder["family"]
+        made = family_class(family).value.__name__
+        for kind in kinds:
+            held = kind_class(kind).value.__name__
+            if held != made:
+                raise ConfigError(
+                    f"an index of kind {kind} is made of {held} vectors, and the {family} encoder of {self.name!r} "
+                    f"makes {made} ones; choose another kind"
+                )
+
+
+def check_distinct(names: Iterable[str]) -> None:
+    """Refuse representations of one collection whose names, or those of their indexes, are the same.
+
+    An index is called NAME-KIND, and kinds have dashes too: "a" and "a-lucene" could both own "a-lucene-bm25".
+
+    Raises:
+        ConfigError: names both.
+    """
+    owners: dict[str, str] = {}
+    for owner in names:
+        for name in (owner, *(f"{owner}-{kind}" for kind in KINDS)):
+            if name in owners:
+                raise ConfigError(
+                    f"the representations {owners[name]!r} and {owner!r} could both be meant by {name!r}; "
+                    "choose another name"
+                )
+            owners[name] = owner
 
 
 @dataclass(frozen=True)
@@ -63,6 +128,7 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if not self.representations:
             raise ConfigError("a collection needs at least one representation, such as bm25")
+        check_distinct(part.name for part in self.representations)
 
 
 def encoder_spec(text: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -73,9 +139,9 @@ def encoder_spec(text: str, options: Mapping[str, Any] | None = None) -> dict[st
             checkpoint: a folder, a Hub id or "default".
         options: the family's options.
     """
-    from retrieval.encoders import FAMILIES
-
     family, colon, model = text.partition(":")
+    if family == "terms":
+        return terms_spec(options, model)
     if family == "hashing" and model:
         if not model.isdigit():
             raise ConfigError(f"{text!r}: write the width after the colon, such as hashing:256")
@@ -85,38 +151,100 @@ def encoder_spec(text: str, options: Mapping[str, Any] | None = None) -> dict[st
     return {"family": "dense", "model": text, "options": dict(options or {})}
 
 
+def terms_spec(options: Mapping[str, Any] | None = None, model: str = "") -> dict[str, Any]:
+    """The encoder of a BM25 representation, with its options checked.
+
+    Raises:
+        ConfigError: an unknown option, language or field.
+    """
+    import Stemmer
+
+    given = dict(options or {})
+    language = given.get("language", "english")
+    languages = ["none", *Stemmer.algorithms()]
+    if language not in languages:
+        raise unknown_name("language", language, languages)
+    spec = {"family": "terms", "model": model, "options": given}
+    open_encoder(spec)
+    return spec
+
+
+def sparse_spec(model: str | None, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The encoder of a learned-sparse representation.
+
+    Raises:
+        ConfigError: no model is named; there is no default one.
+    """
+    if not model:
+        raise ConfigError(
+            "sparse needs a model: --sparse-model FOLDER or a Hub id of a sentence-transformers SparseEncoder, "
+            "such as naver/splade-v3"
+        )
+    return {"family": "sparse", "model": model, "options": dict(options or {})}
+
+
+def default_kind(encoder: Mapping[str, Any]) -> str:
+    """The index kind for what an encoder makes, where none is named."""
+    return {"terms": "bm25", "sparse": "inverted"}.get(encoder["family"], "flat")
+
+
 def representation_options(
-    text: str, *, dense_model: str = "default", options: Mapping[str, Any] | None = None
+    text: str,
+    *,
+    dense_model: str = "default",
+    sparse_model: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> RepresentationOptions:
     """A representation as written after ``--with``: NAME or NAME:KIND.
 
     Raises:
-        ConfigError: an unknown name or kind.
+        ConfigError: an unknown name, kind or option, or sparse without a model.
     """
     name, _, kind = text.partition(":")
-    if name not in _DEFAULT_KINDS:
-        raise unknown_name("representation", name, _DEFAULT_KINDS)
-    chosen = index_spec(kind or _DEFAULT_KINDS[name], {})
-    encoder = (
-        {"family": "terms", "model": "", "options": dict(options or {})}
-        if name == "bm25"
-        else encoder_spec(dense_model, options)
-    )
-    return RepresentationOptions(name, encoder, (chosen,))
+    if name not in KNOWN_REPRESENTATIONS:
+        raise unknown_name("representation", name, KNOWN_REPRESENTATIONS)
+    if name == "bm25":
+        encoder = terms_spec(options)
+    elif name == "sparse":
+        encoder = sparse_spec(sparse_model, options)
+    else:
+        encoder = encoder_spec(dense_model, options)
+    return RepresentationOptions(name, encoder, (index_spec(kind or default_kind(encoder), {}),))
+
+
+def merge_representations(parts: Iterable[RepresentationOptions]) -> tuple[RepresentationOptions, ...]:
+    """Parts of one name as one representation with all their indexes, the first one first; a repetition adds nothing.
+
+    Raises:
+        ConfigError: parts of one name have different encoders, or one index kind with different parameters.
+    """
+    merged: dict[str, RepresentationOptions] = {}
+    for part in parts:
+        known = merged.setdefault(part.name, part)
+        if known.encoder != part.encoder:
+            raise ConfigError(
+                f"the representation {part.name!r} is given two encoders; name one of them otherwise"
+            )
+        new = tuple(spec for spec in part.indexes if spec not in known.indexes)
+        merged[part.name] = replace(known, indexes=(*known.indexes, *new))
+    return tuple(merged.values())
 
 
 def parse_memory(text: str) -> int:
     """Bytes from "2GB", "512M" or "1000000".
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: it is none of these, or less than one byte.
     """
     digits = text.strip().upper()
     unit = digits.lstrip("0123456789.")
     try:
-        return int(float(digits[: len(digits) - len(unit)]) * _UNITS[unit.strip()])
-    except (KeyError, ValueError):
+        n_bytes = int(float(digits[: len(digits) - len(unit)]) * _UNITS[unit.strip()])
+    except (KeyError, ValueError, OverflowError):
         raise ConfigError(f"--memory {text!r} is no size; write it like 2GB or 512M") from None
+    if n_bytes < 1:
+        raise ConfigError(f"--memory {text!r} leaves nothing to build with; write it like 2GB or 512M")
+    return n_bytes
 
 
 def options_from_file(path: Path) -> tuple[RepresentationOptions, ...]:
@@ -130,8 +258,7 @@ def options_from_file(path: Path) -> tuple[RepresentationOptions, ...]:
         indexes = [{ kind = "hnsw", m = 32 }]
 
     Raises:
-        FormatError: no valid TOML.
-        ConfigError: an unknown key, kind or parameter.
+        FormatError: no valid TOML, or an unknown key, kind, parameter or value; names the table.
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -139,22 +266,31 @@ def options_from_file(path: Path) -> tuple[RepresentationOptions, ...]:
         raise FormatError("there is no such file", path) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"not valid TOML: {error}", path) from error
-    return tuple(_from_table(path, name, table) for name, table in tables.items())
+    parts = []
+    for name, table in tables.items():
+        try:
+            parts.append(_from_table(name, table))
+        except ConfigError as error:
+            raise FormatError(f"[{name}] {error}", path) from error
+    return tuple(parts)
 
 
-def _from_table(path: Path, name: str, table: Any) -> RepresentationOptions:
+def _from_table(name: str, table: Any) -> RepresentationOptions:
     if not isinstance(table, dict):
-        raise FormatError(f"{name!r} must be a table, written [{name}]", path)
-    for key in table:
-        if key not in ("encoder", "options", "indexes"):
-            raise unknown_name(f"key in {path} [{name}]", key, ("encoder", "options", "indexes"))
+        raise ConfigError(f"is {table!r}; it must be a table with {', '.join(_TABLE_KEYS)}")
+    for key, value in table.items():
+        if key not in _TABLE_KEYS:
+            raise unknown_name("key", key, _TABLE_KEYS)
+        if not isinstance(value, _TABLE_KEYS[key]):
+            raise ConfigError(f"{key} is {value!r}; it must be {_KEY_FORMS[key]}")
     encoder = encoder_spec(
         table.get("encoder", "terms:" if name == "bm25" else "default"), table.get("options")
     )
-    default = "bm25" if encoder["family"] == "terms" else "flat"
-    indexes: Sequence[Mapping[str, Any]] = table.get("indexes", [{"kind": default}])
-    specs = tuple(
-        index_spec(spec.get("kind", default), {key: value for key, value in spec.items() if key != "kind"})
-        for spec in indexes
-    )
-    return RepresentationOptions(name, encoder, specs)
+    default = default_kind(encoder)
+    specs = []
+    for spec in table.get("indexes", [{}]):
+        if not isinstance(spec, dict) or not isinstance(spec.get("kind", ""), str):
+            raise ConfigError(f"indexes holds {spec!r}; it must be {_KEY_FORMS['indexes']}")
+        parameters = {key: value for key, value in spec.items() if key != "kind"}
+        specs.append(index_spec(spec.get("kind", default), parameters))
+    return RepresentationOptions(name, encoder, tuple(specs))

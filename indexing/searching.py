@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from indexing.collection import require_representation
 from indexing.commit import Representation
 from indexing.planner import planned_search
+from indexing.term_names import named_terms
 from retrieval.bitmap import Bitmap
-from retrieval.errors import ConfigError, IncompatibleError
+from retrieval.errors import ConfigError, IncompatibleError, unknown_name
 from retrieval.protocols import Encoder, Explanation, Searcher, SearchRequest
 from retrieval.topk import merge
 from retrieval.values import Hits, Sparse, Terms
@@ -115,6 +116,8 @@ class RepresentationSearcher:
             inside = [int(row) for row in rows if segment.base <= row < segment.base + segment.n_rows]
             if inside:
                 parts = index.explain(encoded, np.array(inside, dtype=np.int64) - segment.base)
+                if self.encoder.value is Sparse:
+                    parts = named_terms(parts, self.encoder, query)
                 explained.update(zip(inside, parts, strict=True))
         return [explained[int(row)] for row in rows]
 
@@ -141,6 +144,9 @@ def collapse(hits: Hits, documents: NDArray[np.int64], k: int) -> tuple[Hits, ND
         out.scores[query, : len(first)] = hits.scores[query][first]
     return out, counts
 
+
+MAX_PARTS = 8
+"""Names that "+" may join: each is searched, so one request could ask for any amount of work."""
 
 _ENCODERS: dict[str, Encoder[Any, Any]] = {}
 _ENCODERS_LOCK = threading.Lock()
@@ -185,12 +191,17 @@ def describe_encoder(spec: Mapping[str, Any]) -> str:
 
 
 def index_names(representations: Mapping[str, Representation]) -> dict[str, tuple[str, str]]:
-    """Every name a single index can be asked for by: "dense" (its first index) and "dense-hnsw"."""
+    """Every name a single index can be asked for by: "dense" (its first index) and "dense-hnsw".
+
+    A kind whose own name tells what it is over, such as lucene-bm25, goes by that as well.
+    """
     names: dict[str, tuple[str, str]] = {}
     for name, representation in representations.items():
         for spec in representation.indexes:
             names.setdefault(name, (name, spec.kind))
             names[f"{name}-{spec.kind}"] = (name, spec.kind)
+            if "-" in spec.kind:
+                names.setdefault(spec.kind, (name, spec.kind))
     return names
 
 
@@ -200,22 +211,57 @@ def searcher_names(representations: Mapping[str, Representation]) -> list[str]:
     return ["hybrid", *names] if len(representations) > 1 else names
 
 
-def make_searcher(
-    snapshot: CollectionSnapshot, using: str, rerank: str | None, encoders: Mapping[str, Encoder[Any, Any]]
-) -> Searcher:
-    """See ``CollectionSnapshot.searcher``."""
-    representations = snapshot.representations
+def split_using(using: str) -> tuple[str, str]:
+    """The fusion method ("" where none is written) and the names of what ``CollectionSnapshot.searcher`` takes.
+
+    Raises:
+        ConfigError: there is no such method.
+    """
     method, _, names = using.rpartition(":")
+    if method:
+        from retrieval.fusion import METHODS
+
+        if method not in METHODS:
+            raise unknown_name("fusion method", method, METHODS)
+    return method, names
+
+
+def parse_using(representations: Mapping[str, Representation], using: str) -> tuple[str, list[str]]:
+    """The fusion method ("" where none is written) and the name of each index that is searched.
+
+    Raises:
+        ConfigError: a name does not exist, two are one index, or there are more than ``MAX_PARTS``.
+    """
+    method, names = split_using(using)
     names = names or searcher_names(representations)[0]
-    parts = list(representations) if names == "hybrid" else names.split("+")
+    if names == "hybrid":
+        return method, list(representations)
+    parts = names.split("+")
+    if len(parts) > MAX_PARTS:
+        raise ConfigError(f"cannot search using {len(parts)} names joined by +; at most {MAX_PARTS}")
     known = index_names(representations)
-    single: list[tuple[str, Searcher, float]] = []
+    named: dict[tuple[str, str], str] = {}
     for part in parts:
         if part not in known:
             raise ConfigError(
                 f"cannot search using {part!r}; this collection has: {', '.join(searcher_names(representations))} "
                 '(join several with "+")'
             )
+        if known[part] in named:
+            raise ConfigError(f"cannot search using {names!r}: {named[known[part]]} and {part} are one index")
+        named[known[part]] = part
+    return method, parts
+
+
+def make_searcher(
+    snapshot: CollectionSnapshot, using: str, rerank: str | None, encoders: Mapping[str, Encoder[Any, Any]]
+) -> Searcher:
+    """See ``CollectionSnapshot.searcher``."""
+    representations = snapshot.representations
+    method, parts = parse_using(representations, using)
+    known = index_names(representations)
+    single: list[tuple[str, Searcher, float]] = []
+    for part in parts:
         name, kind = known[part]
         encoder = encoders.get(name) or collection_encoder(representations, name)
         single.append((part, RepresentationSearcher(snapshot, name, kind, encoder, {}), 1.0))

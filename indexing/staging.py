@@ -2,7 +2,8 @@
 
 A job's name is a hash of what it does, so that the same command resumes the same job. Every batch is a folder
 sealed by its manifest, written after its documents and vectors; a batch without one is thrown away. The manifest
-also says where in the corpus the next batch begins.
+also says where in the corpus the next batch begins. A job that is done with is renamed before it is removed, so that
+a kill half way leaves nothing that looks resumable.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from indexing.documents import Documents
 from indexing.durable import MANIFEST, open_manifest, read_sealed, sync_folder, write_manifest, write_sealed
 from indexing.growing import map_strings, save_strings
 from indexing.vectors import Vectors
-from retrieval.errors import CorruptError, IncompatibleError
+from retrieval.errors import CorruptError, FormatError
 from retrieval.values import Strings
 from retrieval.values.storage import map_array
+
+_JOURNAL = "journal.json"
+_GONE = ".gone"
 
 
 @dataclass(frozen=True)
@@ -58,23 +62,30 @@ class StagedBatch:
 class Staging:
     """The batches of one job."""
 
-    def __init__(self, collection: Path, plan: Mapping[str, Any]) -> None:
+    def __init__(self, collection: Path, plan: Mapping[str, Any], *, restart: bool = False) -> None:
         """Open the job that carries out a plan, resuming what is there.
 
         Args:
             plan: JSON that says everything the staged bytes depend on.
+            restart: remove every unfinished job first.
+
+        Raises:
+            CorruptError: the job's journal is damaged.
         """
+        if restart:
+            for job in jobs(collection):
+                self.remove(job)
         text = json.dumps(plan, sort_keys=True)
         self.folder = collection / "building" / hashlib.sha256(text.encode()).hexdigest()[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
         sync_folder(self.folder.parent)
         sync_folder(collection)
-        journal = self.folder / "journal.json"
+        journal = self.folder / _JOURNAL
         if not journal.exists():
             write_sealed(journal, {"plan": dict(plan)})
-        elif read_sealed(journal)["plan"] != json.loads(text):
-            raise IncompatibleError(
-                f"{self.folder}: belongs to another build; remove it or repeat that build"
+        elif plan_of(self.folder) != json.loads(text):
+            raise CorruptError(
+                journal, "this journal of an interrupted run is damaged; forget that run with --restart"
             )
         self.batches = self._load()
 
@@ -128,15 +139,28 @@ class Staging:
         self.batches.append(batch)
         return batch
 
+    @contextlib.contextmanager
+    def filling(self, *, resumable: bool) -> Iterator[None]:
+        """Drop the job where bad data ends the block and there is no batch that the same command could resume after."""
+        try:
+            yield
+        except FormatError:
+            if not (resumable and self.batches):
+                self.drop()
+            raise
+
     def drop(self) -> None:
         """Remove the job."""
         self.remove(self.folder)
 
     @staticmethod
     def remove(job: Path) -> None:
-        """Remove a job's folder, journal first, so that a kill half way leaves nothing that looks resumable."""
-        (job / "journal.json").unlink(missing_ok=True)
-        shutil.rmtree(job, ignore_errors=True)
+        """Remove a job's folder at once: it is renamed first."""
+        gone = job.with_suffix(_GONE)
+        if job != gone:
+            shutil.rmtree(gone, ignore_errors=True)  # an earlier removal of such a job that was killed
+            job.replace(gone)
+        shutil.rmtree(gone, ignore_errors=True)
         with contextlib.suppress(OSError):
             job.parent.rmdir()
 
@@ -145,8 +169,22 @@ def _batch_name(number: int) -> str:
     return f"batch-{number:06d}"
 
 
-def unfinished_jobs(collection: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The jobs under building/ with their plans."""
-    for journal in sorted((collection / "building").glob("*/journal.json")):
-        with contextlib.suppress(CorruptError):
-            yield journal.parent, read_sealed(journal)["plan"]
+def jobs(collection: Path) -> list[Path]:
+    """The folders under building/, those of unfinished jobs and the remains of removed ones."""
+    return sorted(path for path in (collection / "building").glob("*") if path.is_dir())
+
+
+def plan_of(job: Path) -> dict[str, Any] | None:
+    """The plan of a job that can be resumed; None where the folder is not, or no longer, one."""
+    if job.suffix == _GONE:
+        return None
+    try:
+        plan: dict[str, Any] = read_sealed(job / _JOURNAL)["plan"]
+    except (FileNotFoundError, CorruptError):
+        return None
+    return plan
+
+
+def unfinished_jobs(collection: Path) -> int:
+    """How many writes can be resumed."""
+    return sum(plan_of(job) is not None for job in jobs(collection))

@@ -6,10 +6,10 @@ import contextlib
 import shutil
 from pathlib import Path
 
-from indexing.commit import Commit
-from indexing.lock import is_held
+from indexing.commit import Commit, SegmentEntry
+from indexing.lock import unheld
 from indexing.segment import deletes_path, index_folder, metadata_folder, segment_folder
-from indexing.staging import unfinished_jobs
+from indexing.staging import Staging, jobs, plan_of
 
 
 def sweep(collection: Path, commit: Commit) -> None:
@@ -19,35 +19,48 @@ def sweep(collection: Path, commit: Commit) -> None:
     """
     entries = {entry.id: entry for entry in commit.segments}
     for folder in _folders(collection / "segments"):
-        if is_held(folder):
-            continue
-        entry = entries.get(folder.name)
-        if entry is None:
-            shutil.rmtree(folder)
-            continue
-        named = {metadata_folder(folder, entry.metadata)}
-        named |= {index_folder(folder, name, generation) for name, generation in entry.indexes.items()}
-        named |= {folder / "vectors" / name for name in entry.vectors}
-        named |= {folder / "documents", folder / "vectors", folder / "indexes"}
-        for part in (*_folders(folder), *_folders(folder / "vectors"), *_folders(folder / "indexes")):
-            if part not in named:
-                shutil.rmtree(part, ignore_errors=True)
+        with unheld(folder) as free:
+            if free:
+                _sweep_segment(folder, entries.get(folder.name))
     kept = {
         deletes_path(collection, entry.id, entry.deletes.generation)
         for entry in commit.segments
         if entry.deletes
     }
     for path in sorted((collection / "deletes").glob("*.npy")):
-        segment = segment_folder(collection, path.name.split(".")[0])
-        if path not in kept and not (segment.is_dir() and is_held(segment)):
-            path.unlink()
-    for job, plan in unfinished_jobs(collection):
-        if plan.get("base") != commit.token:  # it would add to a commit that is no longer the last
-            shutil.rmtree(job)
+        if path not in kept:
+            _sweep_deletes(path, segment_folder(collection, path.name.split(".")[0]))
+    for job in jobs(collection):
+        plan = plan_of(job)  # None where no run can resume it
+        if plan is None or plan.get("base") != commit.token:
+            Staging.remove(job)
     for temporary in collection.glob("*.tmp"):
         temporary.unlink()
     with contextlib.suppress(OSError):
         (collection / "building").rmdir()
+
+
+def _sweep_segment(folder: Path, entry: SegmentEntry | None) -> None:
+    """Remove a segment, or what its entry does not name of it; nobody holds it meanwhile."""
+    if entry is None:
+        shutil.rmtree(folder)
+        return
+    named = {metadata_folder(folder, entry.metadata)}
+    named |= {index_folder(folder, name, generation) for name, generation in entry.indexes.items()}
+    named |= {folder / "vectors" / name for name in entry.vectors}
+    named |= {folder / "documents", folder / "vectors", folder / "indexes"}
+    for part in (*_folders(folder), *_folders(folder / "vectors"), *_folders(folder / "indexes")):
+        if part not in named:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _sweep_deletes(path: Path, segment: Path) -> None:
+    if not segment.is_dir():
+        path.unlink()
+        return
+    with unheld(segment) as free:
+        if free:
+            path.unlink()
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexing.commit import read_commit
+from indexing.commit import Commit, read_commit
 from indexing.durable import checksum, verify_component
+from indexing.lock import hold_segment
 from indexing.progress import Progress, Silent
 from indexing.segment import deletes_path, index_folder, metadata_folder, segment_folder
 from retrieval.errors import CorruptError
@@ -22,13 +25,33 @@ class Verification:
 
 
 def verify(path: str | Path, progress: Progress | None = None) -> Verification:
-    """Read a whole collection; a single flipped bit anywhere in it is reported with its file."""
+    """Read a whole collection; a single flipped bit anywhere in it is reported with its file.
+
+    The segments are held meanwhile, so that what a writer replaces is not taken for damage.
+
+    Raises:
+        ConfigError: there is no collection at the path.
+    """
     path = Path(path)
-    progress = progress or Silent()
-    try:
-        commit = read_commit(path)
-    except CorruptError as error:
-        return Verification(0, 0, (str(error),))
+    while True:
+        with contextlib.ExitStack() as holds:
+            try:
+                commit = read_commit(path)
+                _hold(path, commit, holds)
+                superseded = read_commit(path).token != commit.token
+            except CorruptError as error:
+                return Verification(0, 0, (str(error),))
+            if not superseded:  # or else some of it may have been swept before it was held
+                return _verify(path, commit, progress or Silent())
+
+
+def _hold(path: Path, commit: Commit, holds: contextlib.ExitStack) -> None:
+    for entry in commit.segments:
+        with contextlib.suppress(FileNotFoundError):  # a missing segment is found by reading its components
+            holds.callback(os.close, hold_segment(segment_folder(path, entry.id)))
+
+
+def _verify(path: Path, commit: Commit, progress: Progress) -> Verification:
     components = [
         folder
         for entry in commit.segments

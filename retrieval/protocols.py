@@ -27,7 +27,7 @@ class SearchRequest:
 
     Attributes:
         k: hits wanted for each query, at least 1; may exceed the number of rows.
-        depth: candidates each part of a fused or reranked search contributes.
+        depth: candidates each part of a fused search contributes; a reranked search rescores no more.
         allowed: the only rows that may be returned; None allows all.
         time_budget_ms: a wish, honoured by kinds that can stop early; None means no limit.
         explain: whether the caller will ask for explanations (lets a searcher keep what they need).

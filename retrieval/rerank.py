@@ -94,7 +94,11 @@ class CrossEncoderReranker:
             raise ConfigError(
                 f"the cross-encoder reranker needs a model: {', '.join(MODELS)}, a folder or a Hub name"
             )
-        return cls(model, str(locate(MODELS.get(model, model), values["revision"])), values)
+        try:
+            folder = locate(MODELS.get(model, model), values["revision"])
+        except ConfigError as error:
+            raise ConfigError(f"reranker {model!r}: {error}; short names: {', '.join(MODELS)}") from error
+        return cls(model, str(folder), values)
 
     def rerank(self, queries: Sequence[str], hits: Hits, snapshot: Snapshot) -> Hits:
         """The same rows by the model's scores, ties by ascending row; padding stays at the end.
@@ -161,13 +165,16 @@ class CrossEncoderReranker:
 
 @dataclass(frozen=True)
 class Reranked:
-    """A searcher whose best ``depth`` hits a reranker puts in a new order; what lies deeper is dropped.
+    """A searcher whose best hits a reranker puts in a new order; what lies deeper is dropped.
+
+    A request has ``max(k, depth)`` candidates rescored, but no more than ``request.depth``: a small request is
+    still chosen from ``depth`` candidates, a large one gets all of its k hits, and the caller bounds the cost.
 
     Attributes:
         first: finds the candidates.
         reranker: scores them.
         snapshot: holds their text.
-        depth: candidates a query; a request for fewer hits still reranks so many.
+        depth: candidates a query of a request for no more hits than that.
     """
 
     first: Searcher
@@ -176,9 +183,9 @@ class Reranked:
     depth: int = 100
 
     def search(self, queries: Sequence[str], request: SearchRequest) -> Hits:
-        """The best documents of each query; at most ``depth``, since nothing deeper was scored."""
-        depth = min(self.depth, request.depth)
-        found = self.first.search(queries, dataclasses.replace(request, k=depth))
+        """The k best documents of each query, or ``request.depth`` if that is less: nothing deeper is scored."""
+        candidates = min(max(request.k, self.depth), request.depth)
+        found = self.first.search(queries, dataclasses.replace(request, k=candidates))
         return self.reranker.rerank(queries, found, self.snapshot).cut(request.k)
 
     def explain(

@@ -32,7 +32,7 @@ def open_collection(path: Path) -> ServedCollection:
 def create_app(
     settings: Settings,
     opener: Opener = open_collection,
-    on_failure: Callable[[Exception], None] | None = None,
+    on_loaded: Callable[[Exception | None], None] | None = None,
 ) -> FastAPI:
     """The HTTP API and the search page over one collection.
 
@@ -42,7 +42,7 @@ def create_app(
     Args:
         settings: what to serve and how.
         opener: makes the collection from its path.
-        on_failure: told when the collection cannot be loaded, so that a server may stop.
+        on_loaded: told once the collection is loaded (None), or why it cannot be; without it a failure is logged.
     """
     metrics = Metrics()
     live = LiveCollection(settings, metrics, opener)
@@ -54,7 +54,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(asyncio.to_thread(live.load))
-        loading.add_done_callback(lambda task: _report(task, on_failure))
+        loading.add_done_callback(lambda task: _report(task, on_loaded))
         yield
         await asyncio.gather(loading, return_exceptions=True)
         pool.shutdown()
@@ -71,9 +71,13 @@ def create_app(
     return app
 
 
-def _report(loading: asyncio.Task[None], on_failure: Callable[[Exception], None] | None) -> None:
-    error = None if loading.cancelled() else loading.exception()
-    if isinstance(error, Exception):
-        log.error("the collection cannot be served: %s", error)
-        if on_failure is not None:
-            on_failure(error)
+def _report(loading: asyncio.Task[None], on_loaded: Callable[[Exception | None], None] | None) -> None:
+    if loading.cancelled():
+        return
+    failure = loading.exception()
+    if failure is not None and not isinstance(failure, Exception):
+        return  # the interpreter is ending
+    if on_loaded is not None:
+        on_loaded(failure)
+    elif failure is not None:
+        log.error("the collection cannot be served: %s", failure)

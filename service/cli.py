@@ -45,18 +45,25 @@ class Verbs(click.Group):
         return command
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+HELP = """Index, search, serve and evaluate text with BM25, dense and hybrid retrieval.
+
+\b
+  tercet index corpus.jsonl -o my-collection
+  tercet search my-collection "what you look for"
+  tercet serve my-collection
+
+Exit codes: 0 done, 1 data or runtime error, 2 wrong usage. --debug shows tracebacks.
+"""
+
+
+@click.group(
+    cls=Verbs,
+    help=HELP,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(package_name="tercet", prog_name="tercet")
 def tercet() -> None:
-    r"""Index, search, serve and evaluate text with BM25, dense and hybrid retrieval.
-
-    \b
-      tercet index corpus.jsonl -o my-collection
-      tercet search my-collection "what you look for"
-      tercet serve my-collection
-
-    Exit codes: 0 done, 1 data or runtime error, 2 wrong usage. --debug shows tracebacks.
-    """
+    """The command that the verbs belong to."""
 
 
 def main() -> None:

@@ -39,12 +39,12 @@ def demo_command(output: Path, no_serve: bool, host: str, port: int) -> None:
             f"\nsearch it yourself:  tercet search {output} 'your question'\nserve it:            make serve"
         )
         return
-    from service.serve_cli import serve
+    from service.serve_cli import read_settings, serve
 
     click.echo(
-        f"\nsearch page  http://{host}:{port}/\nAPI          http://{host}:{port}/docs\nCtrl-C stops the server"
+        "\nstarting the server: the search page is at the address below, the API's reference at its /docs"
     )
-    serve(output, host=host, port=port)
+    serve(read_settings(output, host=host, port=port))
 
 
 def build_once(output: Path) -> None:

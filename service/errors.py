@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -11,10 +11,11 @@ import orjson
 from fastapi import FastAPI
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from retrieval.errors import ConfigError, CorruptError, IncompatibleError, MissingExtraError
+from service.validation import describe_mistakes
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ RULES: dict[type[Exception], Rule] = {
     QueueFullError: Rule(503, "overloaded", retry_after=1),
     NotReadyError: Rule(503, "not_ready", retry_after=1),
     ClientGoneError: Rule(499, "client_gone"),
+    ClientDisconnect: Rule(499, "client_gone", "the client went away while it sent its request"),
     MissingExtraError: Rule(500, "internal", _INTERNAL),
     IncompatibleError: Rule(500, "internal", _INTERNAL),
     CorruptError: Rule(500, "internal", _INTERNAL),
@@ -104,6 +106,8 @@ def _handler(rule: Rule) -> Callable[[Request, Exception], Any]:
     async def answer(request: Request, error: Exception) -> Response:
         if rule.status >= 500 and rule.retry_after is None:
             log.error("request %s failed", _request_id(request), exc_info=error)
+        elif rule.status == 499:
+            log.debug("request %s: the client went away", _request_id(request))
         message, field = _describe(error)
         headers = {} if rule.retry_after is None else {"Retry-After": str(rule.retry_after)}
         if rule is RULES[Exception]:  # answered outside the middleware that adds it otherwise
@@ -126,23 +130,7 @@ def _describe(error: Exception) -> tuple[str, str | None]:
     """Message and offending field of an exception."""
     if isinstance(error, ServiceError):
         return error.message, error.field
-    if not isinstance(error, ValidationError):
-        return str(error), None
-    found = error.errors(include_url=False, include_input=False)
-    places = [_place(item) for item in found]
-    lines = [
-        f"{place}: {item['msg']}" if place else item["msg"]
-        for place, item in zip(places[:5], found, strict=False)
-    ]
-    if len(found) > 5:
-        lines.append(f"and {len(found) - 5} more")
-    return "; ".join(lines), places[0] or None
-
-
-def _place(item: Mapping[str, Any]) -> str:
-    """The dotted name of a field; checks across fields name the one to blame in their context."""
-    parts = item["loc"] or (item.get("ctx", {}).get("field", ""),)
-    return ".".join(str(part) for part in parts)
+    return describe_mistakes(error) if isinstance(error, ValidationError) else (str(error), None)
 
 
 def _request_id(request: Request) -> str:

@@ -189,6 +189,7 @@ class LiveCollection:
         self._served: Served | None = None
         self._rerankers: dict[str, Reranker] = {}
         self._version: object = None
+        self._unreadable: tuple[object, ...] = ()
         self._next_look = 0.0
         self._looking = threading.Lock()
         self.failure: Exception | None = None
@@ -212,7 +213,7 @@ class LiveCollection:
         try:
             self._collection = self._opener(self._settings.collection)
             self._version = self._collection.version()
-            self._rerankers = {name: _open_reranker(name) for name in self._settings.rerankers}
+            self._rerankers = {name: _open_reranker(name) for name in self._settings.rerank}
             served = self._open(self._collection)
             served.warm()
         except Exception as error:
@@ -221,7 +222,7 @@ class LiveCollection:
         self._served = served
 
     def current(self) -> Served:
-        """The newest commit; looks for another at most every ``reload_s`` seconds.
+        """The newest commit; looks for another at most every ``reload`` seconds.
 
         Raises:
             NotReadyError: nothing is loaded yet.
@@ -232,7 +233,7 @@ class LiveCollection:
         now = time.monotonic()
         if now >= self._next_look and self._looking.acquire(blocking=False):
             try:
-                self._next_look = now + self._settings.reload_s
+                self._next_look = now + self._settings.reload
                 self._look()
             finally:
                 self._looking.release()
@@ -242,13 +243,25 @@ class LiveCollection:
         """Open another commit if there is one; a commit that cannot be read leaves the old one in service."""
         if self._collection is None:
             return
+        version: object = None
         try:
             version = self._collection.version()
             if version != self._version:
                 self._served = self._open(self._collection)
                 self._version = version
-        except (TercetError, OSError):
-            log.exception("the newest commit of %s cannot be opened", self._settings.collection)
+            self._unreadable = ()
+        except (TercetError, OSError) as error:
+            self._note_unreadable(version, error)
+
+    def _note_unreadable(self, version: object, error: Exception) -> None:
+        """Log a commit that cannot be opened, once; it is tried again, since the cause may pass."""
+        if self._unreadable != (version,):
+            self._unreadable = (version,)
+            log.error(
+                "the newest commit of %s cannot be opened; the one before stays in service: %s",
+                self._settings.collection,
+                error,
+            )
 
     def _open(self, collection: ServedCollection) -> Served:
         snapshot = collection.snapshot()
@@ -271,4 +284,7 @@ class LiveCollection:
 def _open_reranker(name: str) -> Reranker:
     from retrieval.rerank import open_reranker
 
-    return open_reranker(name)
+    try:
+        return open_reranker(name)
+    except ConfigError as error:
+        raise ConfigError(f"--rerank or TERCET_RERANK: {error}") from error

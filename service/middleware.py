@@ -1,4 +1,4 @@
-"""What happens around every request: an id, figures for /metrics, and headers that browsers obey."""
+"""What happens around every request: an id, figures for /metrics, HEAD, and headers that browsers obey."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.metrics import Metrics
 
 _GOOD_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 
 class Envelope:
-    """Gives each request an id (the client's own, if sensible), times it and counts it."""
+    """Gives each request an id (the client's own, if sensible), times it and counts it.
+
+    HEAD is answered as GET is, without the body.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -27,6 +31,8 @@ class Envelope:
             return
         started = time.perf_counter()
         request_id = scope["tercet.request_id"] = _request_id(scope)
+        method = scope["method"]
+        inner = {**scope, "method": "GET"} if method == "HEAD" else scope
         status = 500  # what the outermost handler answers when nothing below it does
 
         async def named(message: Message) -> None:
@@ -36,13 +42,16 @@ class Envelope:
                 message.setdefault("headers", []).extend(
                     ((b"x-request-id", request_id.encode("ascii")), (b"x-content-type-options", b"nosniff"))
                 )
+            elif method == "HEAD" and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
-            await self._app(scope, receive, named)
+            await self._app(inner, receive, named)
         finally:
-            route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.request(route, scope["method"], status, time.perf_counter() - started)
+            route = getattr(inner.get("route"), "path", "unmatched")
+            label = method if method in _METHODS else "other"  # clients may invent methods, but no series
+            self._metrics.request(route, label, status, time.perf_counter() - started)
 
 
 def _request_id(scope: Scope) -> str:

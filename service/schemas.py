@@ -48,10 +48,11 @@ class SearchBody(BaseModel):
         ge=1,
         le=10_000,
         strict=True,
-        description="Candidates each part of a fused or reranked search contributes.",
+        description="Candidates each part of a fused search contributes. A reranker rescores the best 100, or k where "
+        "that is more, but no more than depth; depth counts as k at least.",
     )
-    explain: bool = Field(default=False, description="Say why each hit scores what it does.")
-    highlight: bool = Field(default=False, description="Give the spans of the query's terms.")
+    explain: bool = Field(default=False, strict=True, description="Say why each hit scores what it does.")
+    highlight: bool = Field(default=False, strict=True, description="Give the spans of the query's terms.")
     text: Literal["passage", "document", "none"] = Field(
         default="passage", description="Text of a hit: its best passage, the whole document, or none."
     )
@@ -108,6 +109,12 @@ class EmbeddingsBody(BaseModel):
     def texts(self) -> list[str]:
         """The input as a list."""
         return [self.input] if isinstance(self.input, str) else self.input
+
+
+BODIES: dict[str, type[BaseModel]] = {
+    str(body.model_config["title"]): body for body in (SearchBody, EmbeddingsBody)
+}
+"""Request bodies by title, as a ValidationError names them."""
 
 
 class ExplanationShape(BaseModel):

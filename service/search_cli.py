@@ -22,7 +22,9 @@ SNIPPET = 320
 @click.argument("query")
 @click.option("-k", "k", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Hits wanted.")
 @click.option("--using", default="", help="bm25, dense, hybrid, NAME or a+b; hybrid where there are several.")
-@click.option("--rerank", metavar="NAME", help="Score the candidates anew with a reranker.")
+@click.option(
+    "--rerank", metavar="NAME", help="Score the best candidates anew: minilm, bge, a folder or a Hub name."
+)
 @click.option(
     "--filter", "expression", metavar="EXPR", help="Condition on metadata: year >= 2020 and kind = 'a'."
 )
@@ -31,7 +33,8 @@ SNIPPET = 320
     type=click.IntRange(1, 10_000),
     default=1000,
     show_default=True,
-    help="Candidates of each part of a fused or reranked search.",
+    help="Candidates of each part of a fused search. --rerank rescores the best 100, or k where that is more, "
+    "but no more than the depth; the depth is k at least.",
 )
 @click.option("--explain", is_flag=True, help="Show why each hit scores what it does.")
 @click.option(
@@ -57,12 +60,16 @@ def search_command(
 
         set_threads(threads)
     from indexing.collection import Collection
+    from indexing.command_line import reading_options
+    from indexing.searching import parse_using
     from service.answers import Wanted, find, to_json
 
     text = sys.stdin.read().strip() if query == "-" else query
     snapshot = Collection.open(collection).snapshot()
+    with reading_options():
+        parse_using(snapshot.representations, using)
+        allowed = snapshot.filter(expression) if expression and expression.strip() else None
     searcher = snapshot.searcher(using, rerank)
-    allowed = snapshot.filter(expression) if expression and expression.strip() else None
     analyzer = None
     if not as_json:
         from retrieval.analysis import Analyzer

@@ -15,11 +15,11 @@ from service.settings import Settings
 
 
 def serve(settings: Settings, announce: Callable[[str], None] = lambda url: None) -> None:
-    """Serve until SIGINT or SIGTERM, from the main thread; running requests get ``drain_s`` seconds to finish.
+    """Serve until SIGINT or SIGTERM, from the main thread; running requests get ``drain`` seconds to finish.
 
     Args:
         settings: what to serve and where.
-        announce: told the address once the socket listens.
+        announce: told the address once searches are answered there.
 
     Raises:
         TercetError: the collection or an encoder cannot be opened, or the address cannot be listened on.
@@ -27,21 +27,23 @@ def serve(settings: Settings, announce: Callable[[str], None] = lambda url: None
     open_collection(settings.collection)  # a wrong path is an error before anything starts
     failures: list[Exception] = []
 
-    def stop(error: Exception) -> None:
-        failures.append(error)
-        server.should_exit = True
+    def loaded(failure: Exception | None) -> None:
+        if failure is not None:
+            failures.append(failure)
+            server.should_exit = True
+        elif not server.should_exit:
+            announce(address(listening))
 
     listening = listen(settings.host, settings.port)
     config = uvicorn.Config(
-        create_app(settings, on_failure=stop),
+        create_app(settings, on_loaded=loaded),
         log_level="warning",
         access_log=False,
         server_header=False,
         lifespan="on",
-        timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+        timeout_graceful_shutdown=max(1, round(settings.drain)),
     )
     server = uvicorn.Server(config)
-    announce(address(listening))
     # uvicorn raises the signal that ended it once more, for its parent's sake; being told to end is no error.
     kept = {number: signal.signal(number, _ignore) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

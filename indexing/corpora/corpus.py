@@ -55,6 +55,12 @@ class Record(NamedTuple):
         return self.file if self.line is None else f"{self.file}:{self.line}"
 
 
+def error_at(place: str, message: str) -> FormatError:
+    """The error for a record's ``place``, with path and line apart."""
+    path, colon, line = place.rpartition(":")
+    return FormatError(message, path, int(line)) if colon and line.isdigit() else FormatError(message, place)
+
+
 class Corpus(Protocol):
     """Documents that can be read in order, from the start or from a position, in bounded memory."""
 

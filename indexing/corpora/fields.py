@@ -8,12 +8,14 @@ The rules, the same for every format:
 - Everything else is metadata: strings, integers, floats, booleans, times, lists of strings, null. The object under
   ``metadata`` (BEIR) is merged in; other nested objects are flattened with dots (``{"author": {"name": …}}`` is the
   field ``author.name``). Times with a zone become UTC without one; a date is its midnight; NaN is null.
+
+An update of metadata names a document by its id and holds fields alone, by the same rules.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -90,18 +92,71 @@ def to_document(values: dict[str, Any], names: FieldNames, file: str, line: int 
     elif type(title) is not str:
         wanted = names.title or "title"
         raise FormatError(f'"{wanted}" is {described(title)}; a title is a string', file, line)
-    if type(found_id) is int:
-        identifier = str(found_id)
-    elif type(found_id) is str and found_id:
-        identifier = found_id
-    elif found_id is _MISSING and names.id is None:
+    if found_id is _MISSING and names.id is None:
         identifier = stable_id(title, text)
     else:
-        raise FormatError(_id_problem(found_id, names), file, line)
+        identifier = _identifier(found_id, names, file, line)
     if not values:
         return Document(identifier, text, title)
     metadata = _metadata(values, frozenset(names.ignore), file, line)
     return Document(identifier, text, title, metadata)
+
+
+def to_update(
+    values: dict[str, Any], names: FieldNames, schema: Mapping[str, str], file: str, line: int | None
+) -> tuple[str, dict[str, MetadataValue]]:
+    """A document's id and the metadata fields to set, null for one to remove.
+
+    Args:
+        schema: field name -> type name of the collection: its times may be given as ISO 8601 strings, and its fields
+            may have names that elsewhere hold a text or title.
+
+    Raises:
+        FormatError: there is no id, a text or title is given, or a field has a type that cannot be held.
+    """
+    found_id = _take(values, names.id, ID_FIELDS)
+    if found_id is _MISSING:
+        raise FormatError(
+            f'"{names.id or "_id"}" is missing; every line names the document to change', file, line
+        )
+    identifier = _identifier(found_id, names, file, line)
+    for name in (*TEXT_FIELDS, *TITLE_FIELDS):
+        if name in values and name not in schema:
+            raise FormatError(
+                f'"{name}" cannot change without encoding again; add the whole document with '
+                "`tercet add --on-duplicate replace`",
+                file,
+                line,
+            )
+    fields = _metadata(values, frozenset(names.ignore), file, line)
+    for name, value in fields.items():
+        if schema.get(name) == "datetime" and isinstance(value, str):
+            fields[name] = _time(name, value, file, line)
+    return identifier, fields
+
+
+def _identifier(found: object, names: FieldNames, file: str, line: int | None) -> str:
+    if type(found) is int:
+        return str(found)
+    if type(found) is str and found:
+        return found
+    raise FormatError(_id_problem(found, names), file, line)
+
+
+def _time(name: str, text: str, file: str, line: int | None) -> datetime:
+    try:
+        return _without_zone(datetime.fromisoformat(text))
+    except (ValueError, OverflowError) as error:
+        raise FormatError(
+            f'the metadata field "{name}" is {described(text)}; it holds times in this collection, '
+            "written like 2024-05-31T12:00:00",
+            file,
+            line,
+        ) from error
+
+
+def _without_zone(time: datetime) -> datetime:
+    return time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
 
 
 def _take(values: dict[str, Any], chosen: str | None, usual: Sequence[str]) -> Any:
@@ -138,6 +193,8 @@ def _metadata(
     values: dict[str, Any], ignore: frozenset[str], file: str, line: int | None
 ) -> dict[str, MetadataValue]:
     fields: dict[str, MetadataValue] = {}
+    if "" in values and "" not in ignore:
+        raise _nameless("", file, line)
     for name, value in values.items():
         if name in ignore:
             continue
@@ -161,7 +218,14 @@ def _flatten(
     for name, inner in value.items():
         path = prefix + name
         if path not in ignore:
+            if not name:
+                raise _nameless(prefix, file, line)
             _hold(path, inner, fields, ignore, file, line)
+
+
+def _nameless(prefix: str, file: str, line: int | None) -> FormatError:
+    where = f' in "{prefix[:-1]}"' if prefix else ""
+    return FormatError(f"a metadata field{where} has no name; name it or leave it out", file, line)
 
 
 def _hold(
@@ -190,7 +254,7 @@ def _hold(
     elif kind is dict:
         _flatten(value, f"{name}.", fields, ignore, file, line)
     elif isinstance(value, datetime):
-        fields[name] = value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
+        fields[name] = _without_zone(value)
     elif isinstance(value, date):
         fields[name] = datetime(value.year, value.month, value.day)
     elif isinstance(value, Decimal):

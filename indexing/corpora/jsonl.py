@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -25,6 +26,15 @@ from indexing.corpora.lines import decode, is_compressed, line_batches, skip_lin
 from retrieval.errors import FormatError
 
 BOM = b"\xef\xbb\xbf"
+_BEYOND_INT64 = float(1 << 63)
+
+
+class ParsedLine(NamedTuple):
+    """The object of a line, the position after it (whose line is its own) and the bytes of the file read so far."""
+
+    values: dict[str, Any]
+    position: Position
+    bytes_read: int
 
 
 @dataclass(frozen=True)
@@ -71,12 +81,16 @@ class JsonlCorpus:
 
     def read(self, start: Sequence[int] | None = None) -> Iterator[Record]:
         """One record a line; blank lines are skipped."""
+        return _records(self.objects(start), self.source, self.names)
+
+    def objects(self, start: Sequence[int] | None = None) -> Iterator[ParsedLine]:
+        """The lines' objects as they are."""
         position = position_of(start)
         compressed = is_compressed(self.path)
         batches = line_batches(self.path, 0 if compressed else position.offset)
         if compressed:
             batches = skip_lines(batches, position.line)
-        yield from _records(batches, str(self.path), self.names, position)
+        return _objects(batches, self.source, position)
 
 
 @dataclass(frozen=True)
@@ -118,12 +132,20 @@ class JsonlStream:
         """
         if position_of(start) != START:
             raise refuse_position("standard input")
-        yield from _records(stdin_batches(), "-", self.names, START)
+        return _records(self.objects(), self.source, self.names)
+
+    def objects(self) -> Iterator[ParsedLine]:
+        """The lines' objects as they are."""
+        return _objects(stdin_batches(), self.source, START)
 
 
-def _records(
-    batches: Iterator[tuple[list[bytes], int]], file: str, names: FieldNames, start: Position
-) -> Iterator[Record]:
+def _records(lines: Iterator[ParsedLine], file: str, names: FieldNames) -> Iterator[Record]:
+    for values, position, consumed in lines:
+        document = to_document(values, names, file, position.line)
+        yield Record(document, file, position.line, position, consumed)
+
+
+def _objects(batches: Iterator[tuple[list[bytes], int]], file: str, start: Position) -> Iterator[ParsedLine]:
     offset, number = start
     empty = start == START
     for lines, consumed in batches:
@@ -132,9 +154,7 @@ def _records(
             offset += len(line) + 1
             if not line or line.isspace():
                 continue
-            values = parsed(line, file, number)
-            document = to_document(values, names, file, number)
-            yield Record(document, file, number, Position(offset, number), consumed)
+            yield ParsedLine(parsed(line, file, number), Position(offset, number), consumed)
             empty = False
     if empty:
         raise FormatError("there is no document; a corpus has at least one JSON object, one a line", file)
@@ -165,4 +185,20 @@ def parsed(line: bytes, file: str, number: int) -> dict[str, Any]:
             file,
             number,
         )
+    return _exact(line, file, number) if _maybe_rounded(values) else values
+
+
+def _maybe_rounded(value: object) -> bool:
+    """Whether there is a float that orjson may have made of an integer of more than 64 bits."""
+    if type(value) is dict:
+        return any(map(_maybe_rounded, value.values()))
+    return type(value) is float and abs(value) >= _BEYOND_INT64
+
+
+def _exact(line: bytes, file: str, number: int) -> dict[str, Any]:
+    """A line that is known to be a JSON object, with integers of any size."""
+    try:
+        values: dict[str, Any] = json.loads(line)
+    except ValueError as error:  # Python reads at most 4,300 digits
+        raise FormatError(f"an integer is too long ({error}); write a string", file, number) from error
     return values

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexing.corpora.columns import resolve_columns
 from indexing.corpora.corpus import Position, Record, existing_file, file_facts, fingerprint_of, position_of
 from indexing.corpora.fields import FieldNames, to_document
+from indexing.parquet_faults import reading_parquet
 from retrieval.errors import FormatError
 
 if TYPE_CHECKING:
@@ -44,11 +46,9 @@ class ParquetCorpus:
         import polars as pl
 
         existing_file(path)
-        try:
+        with reading_parquet(partial(_unreadable, path)):
             schema = pl.read_parquet_schema(path)
             n_rows = int(pl.scan_parquet(path).select(pl.len()).collect().item())
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise _unreadable(path, error) from error
         names = resolve_columns(list(schema), names, path)
         columns = tuple(name for name in schema if name not in names.ignore)
         for name in columns:
@@ -95,15 +95,12 @@ class ParquetCorpus:
     def _slice(self, begin: int) -> Iterator[dict[str, Any]]:
         import polars as pl
 
-        try:
+        with reading_parquet(partial(_unreadable, self.path)):
             frame = pl.scan_parquet(self.path).select(self.columns).slice(begin, SLICE_ROWS).collect()
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise _unreadable(self.path, error) from error
         return frame.iter_rows(named=True)
 
 
-def _unreadable(path: Path, error: Exception) -> FormatError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+def _unreadable(path: Path, reason: str) -> FormatError:
     return FormatError(f"not a complete Parquet file ({reason}); write or copy it again", path)
 
 

@@ -12,6 +12,7 @@ FAMILIES: dict[str, str] = {
     "dense": "retrieval.encoders.dense:DenseEncoder",
     "endpoint": "retrieval.encoders.endpoint:EndpointEncoder",
     "hashing": "retrieval.encoders.hashing:HashingEncoder",
+    "sparse": "retrieval.encoders.sparse:SparseEncoder",
     "terms": "retrieval.encoders.terms:TermsEncoder",
 }
 """Family name -> "module:Class"; the class has ``open(model, options)``."""

@@ -13,11 +13,10 @@ import numpy as np
 from retrieval.compute import choose_device, choose_dtype
 from retrieval.encoders.options import Option, read_options
 from retrieval.encoders.tally import Tally
-from retrieval.encoders.transformer.architectures import length_limit, runs_directly
+from retrieval.encoders.transformer.architectures import length_limit, reading_length, runs_directly
 from retrieval.encoders.transformer.checkpoint import Checkpoint, read_checkpoint
 from retrieval.encoders.transformer.identity import checkpoint_digest
 from retrieval.encoders.transformer.location import DEFAULT_MODEL, locate
-from retrieval.errors import ConfigError
 from retrieval.protocols import Fingerprints
 from retrieval.values import Dense, Document
 
@@ -66,7 +65,7 @@ class DenseEncoder:
         self.document_prompt: str = _given(options["document_prompt"], checkpoint.document_prompt)
         self.normalize: bool = _given(options["normalize"], checkpoint.normalizes)
         self.truncate_dim: int | None = options["truncate_dim"]
-        self.max_length: int | None = _length(checkpoint, options["max_length"])
+        self.max_length: int | None = reading_length(checkpoint, options["max_length"])
         self._options = dict(options)
         self._lock = threading.Lock()
         self._engine: DirectEngine | FallbackEngine | None = None
@@ -172,14 +171,3 @@ class DenseEncoder:
 
 def _given(value: Any, otherwise: Any) -> Any:
     return otherwise if value is None else value
-
-
-def _length(checkpoint: Checkpoint, wanted: int | None) -> int | None:
-    """The maximum length in force: the wanted one if the model can read so much, else the checkpoint's."""
-    limit = length_limit(checkpoint)
-    if wanted is None:
-        known = [length for length in (checkpoint.max_length, limit) if length is not None]
-        return min(known, default=None)
-    if limit is not None and wanted > limit:
-        raise ConfigError(f"max_length is {wanted}; {checkpoint.folder.name} reads at most {limit} tokens")
-    return wanted

@@ -13,7 +13,12 @@ from eval.cli import command
 from eval.collection_cache import cached_collection, open_retrievers, required_representations
 from eval.evaluate import Conditions, evaluate
 from eval.runs import read_run
-from retrieval.errors import ConfigError, FormatError
+from indexing.builder import build_collection
+from indexing.chunking import Chunking
+from indexing.command_line import run
+from indexing.corpora import open_corpus
+from indexing.options import BuildOptions, representation_options
+from retrieval.errors import ConfigError, FormatError, IncompatibleError
 
 TOPICS = [
     "glacier ice melt",
@@ -51,6 +56,7 @@ def test_what_the_retrievers_need_is_built_and_nothing_else():
 
     assert shape("bm25") == [("bm25", ["bm25"])]
     assert shape("hybrid") == [("bm25", ["bm25"]), ("dense", ["flat"])]
+    assert shape("rrf:hybrid") == shape("hybrid")
     assert shape("dense", "dense-hnsw", "bm25+dense") == [("dense", ["flat", "hnsw"]), ("bm25", ["bm25"])]
     with pytest.raises(ConfigError, match="unknown representation 'bm52'"):
         required_representations(["bm52"])
@@ -82,7 +88,7 @@ def test_a_damaged_corpus_is_named(tmp_path):
 def test_real_retrievers_are_measured_and_self_documents_dropped(folder, tmp_path):
     dataset = open_dataset(folder)
     assert dataset.drop_self
-    using = ["bm25", "dense", "hybrid", "bm25+dense"]
+    using = ["bm25", "dense", "hybrid", "bm25+dense", "rrf:hybrid"]
     path = cached_collection(dataset, using, ENCODER, cache=tmp_path)
     found = evaluate(dataset, open_retrievers(path, using), Conditions(k=100, depth=50))
     assert [one.retriever for one in found] == using
@@ -119,6 +125,40 @@ def test_the_command_goes_from_a_folder_to_json_and_run_files(folder, tmp_path, 
         catch_exceptions=False,
     )
     assert json.loads(again.stdout)["drop_self"]
+
+
+def collection_of(ids, folder, tmp_path):
+    """A collection of some of a data set's documents, and one of nobody's."""
+    corpus = tmp_path / "corpus.jsonl"
+    kept = [
+        line for line in (folder / "corpus.jsonl").read_text().splitlines() if json.loads(line)["_id"] in ids
+    ]
+    corpus.write_text("\n".join([*kept, '{"_id": "stranger", "text": "glacier"}']) + "\n")
+    options = BuildOptions((representation_options("bm25"),), chunking=Chunking.none())
+    build_collection(open_corpus(corpus), tmp_path / "other", options)
+    return tmp_path / "other"
+
+
+def test_a_collection_without_any_judged_document_is_refused(folder, tmp_path):
+    other = collection_of({"t0"}, folder, tmp_path)  # t0 is a query's own document, which nobody judges
+    arguments = [str(folder), "--collection", str(other), "--using", "bm25", "-q"]
+    with pytest.raises(IncompatibleError, match=r"other has none of the 55 documents that arguana judges"):
+        CliRunner().invoke(command, arguments, catch_exceptions=False)
+
+
+def test_a_collection_is_asked_only_for_what_it_has(folder, tmp_path, capsys):
+    path = cached_collection(open_dataset(folder), ["bm25"], cache=tmp_path)
+    for using, message in [("dense", "cannot search using 'dense'"), (",", "no retriever given")]:
+        assert run(command, [str(folder), "--collection", str(path), "--using", using, "-q"]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_collection_that_lacks_judged_documents_is_measured_with_a_warning(folder, tmp_path):
+    other = collection_of({f"t{number}" for number in range(16)}, folder, tmp_path)
+    arguments = [str(folder), "--collection", str(other), "--using", "bm25", "--json", "-q"]
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert "lacks 44 of the 55 documents that arguana judges (80.0%)" in result.stderr
+    assert json.loads(result.stdout)["n_docs"] == 17
 
 
 def test_a_retriever_that_the_collection_lacks_is_an_error(folder, tmp_path):

@@ -19,7 +19,7 @@ from eval.evaluate import Conditions, Retriever, evaluate, evaluate_run, group_m
 from eval.metrics import parse_metrics
 from eval.report import as_json, markdown, notes, table_rows, write_reports
 from eval.runs import read_run, write_run
-from retrieval.errors import ConfigError
+from indexing.command_line import run as run_command
 from retrieval.protocols import SearchRequest
 from retrieval.values import Hits
 
@@ -237,16 +237,26 @@ def test_the_table_of_the_command_is_whole_in_a_pipe(dataset, tmp_path):
     assert "1 of 6 queries found nothing and count 0" in result.stdout
 
 
-def test_the_command_refuses_what_does_not_fit(dataset, tmp_path):
-    path = run_file(dataset, tmp_path)
-    for arguments, message in [
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
         (["--metrics", "nDGC@10"], "unknown metric 'nDGC@10'; valid: nDCG"),
-        (["--split", "dev", "--run", path], "no split 'dev'; it has: test"),
-        ([str(dataset.folder), "--run", path], "belong to one data set"),
+        (["--metrics", "P"], "'P' needs a cutoff"),
+        (["--split", "dev", "--run", "RUN"], "no split 'dev'; it has: test"),
         (["--split", "dev"], "no split 'dev'; it has: test"),
-    ]:
-        with pytest.raises(ConfigError, match=message):
-            CliRunner().invoke(command, [str(dataset.folder), *arguments], catch_exceptions=False)
+        (["DATASET", "--run", "RUN"], "belong to one data set"),
+        (["--using", "bm52"], "unknown representation 'bm52'"),
+        (["--using", ","], "no retriever given"),
+        (["--using", "best:hybrid"], "unknown fusion method 'best'"),
+        (["--encoder", "hashing:wide"], "hashing:256"),
+    ],
+)
+def test_the_command_refuses_what_does_not_fit_as_wrong_usage(dataset, tmp_path, capsys, arguments, message):
+    named = {"DATASET": str(dataset.folder), "RUN": run_file(dataset, tmp_path)}
+    given = [named.get(argument, argument) for argument in arguments]
+    assert run_command(command, [str(dataset.folder), *given]) == 2
+    said = capsys.readouterr()
+    assert message in said.err and not said.out
 
 
 def test_help_is_quick_and_imports_no_heavy_package():

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import random
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from indexing.corpora import EXTENSIONS, FORMATS, START, Position, lines, open_corpus, parquet, read_vectors
 from indexing.corpora.fields import stable_id
+from indexing.parquet_faults import reading_parquet
 from retrieval.errors import ConfigError, FormatError
 from retrieval.values import Document
 
@@ -244,6 +246,9 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_trouble(tmp_path: Path) 
             '"y" is given twice',
         ),
         (b'{"_id": "1", "text": "a", "a.b": 1, "a": {"b": 2}}', '"a.b" is given twice'),
+        (b'{"_id": "1", "text": "a", "": 1}', "a metadata field has no name; name it or leave it out"),
+        (b'{"_id": "1", "text": "a", "metadata": {"": 1}}', "a metadata field has no name"),
+        (b'{"_id": "1", "text": "a", "a": {"b": {"": 1}}}', 'a metadata field in "a.b" has no name'),
     ],
 )
 def test_a_bad_line_is_named_with_field_value_and_remedy(tmp_path: Path, line: bytes, message: str) -> None:
@@ -252,6 +257,22 @@ def test_a_bad_line_is_named_with_field_value_and_remedy(tmp_path: Path, line: b
         documents(path)
     assert caught.value.line == 2
     assert str(caught.value).startswith(f"{path}:2: ")
+
+
+def test_numbers_are_what_the_line_says_however_large(tmp_path: Path) -> None:
+    digits = "9" * 23
+    line = f'{{"_id": {digits}, "text": "t", "n": {digits}, "m": {{"n": -{digits}}}, "f": 1e300, "g": 1.5}}'
+    (document,) = documents(write(tmp_path / "c.jsonl", line))
+    assert document.id == digits
+    assert dict(document.metadata) == {"n": int(digits), "m.n": -int(digits), "f": 1e300, "g": 1.5}
+    assert [type(value) for value in document.metadata.values()] == [int, int, float, float]
+    with pytest.raises(FormatError, match=r"c\.jsonl:1: malformed JSON|c\.jsonl:1: an integer is too long"):
+        documents(write(tmp_path / "c.jsonl", line.replace(digits, "9" * 5000)))
+
+
+def test_an_ignored_field_may_be_nameless(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "c.jsonl", [{"_id": "1", "text": "a", "": 1}])
+    assert dict(documents(path, ignore_fields=[""])[0].metadata) == {}
 
 
 def test_a_chosen_field_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -278,7 +299,7 @@ def test_standard_input_is_read_once_from_the_start(monkeypatch) -> None:
 
 @given(
     st.lists(
-        st.dictionaries(st.text(max_size=3), st.text() | st.integers(-5, 5), max_size=3),
+        st.dictionaries(st.text(min_size=1, max_size=3), st.text() | st.integers(-5, 5), max_size=3),
         min_size=1,
         max_size=8,
     )
@@ -444,6 +465,39 @@ def test_a_damaged_parquet_file_is_a_format_error(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(FormatError, match="not a complete Parquet file"):
             documents(path)
+
+
+def test_whatever_is_changed_in_a_parquet_file_nothing_but_a_format_error_comes_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    frame = {
+        "_id": [f"d{n}" for n in range(300)],
+        "text": [f"some words {n * 7919 % 1000}" for n in range(300)],
+    }
+    pl.DataFrame({**frame, "year": [n % 50 for n in range(300)]}).write_parquet(path)
+    whole, refused = path.read_bytes(), 0
+    for seed in (*range(40), 282, 333, 372):  # the last ones let polars 2.1 panic
+        chance, damaged = random.Random(seed), bytearray(whole)
+        for _ in range(3):
+            damaged[chance.randrange(len(whole))] = chance.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            documents(path)
+        except FormatError as error:
+            assert error.path == str(path)
+            refused += 1
+    assert refused > 20
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [pl.exceptions.ComputeError("bad page"), pl.exceptions.PanicException("bad page"), OSError("bad page")],
+)
+def test_every_fault_of_polars_becomes_the_error_that_is_asked_for(fault: BaseException) -> None:
+    with (
+        pytest.raises(FormatError, match=r"c\.parquet: bad page"),
+        reading_parquet(lambda reason: FormatError(reason, "c.parquet")),
+    ):
+        raise fault
 
 
 # Folders

@@ -20,6 +20,7 @@ from indexing.collection import Collection
 from indexing.compaction import compact
 from indexing.corpora import open_corpus
 from indexing.deleting import delete_documents
+from indexing.metadata import load_metadata, pack_metadata, write_metadata
 from indexing.options import BuildOptions, WriteOptions, representation_options
 from indexing.verification import verify
 from retrieval.errors import ConfigError, CorruptError
@@ -254,3 +255,28 @@ def test_every_cut_file_is_found_at_opening(scene, tmp_path):
             snapshot_answers(path)
         file.write_bytes(content)
     snapshot_answers(path)
+
+
+@pytest.mark.parametrize("spoil", ["cut", "garbled", "missing", "of other documents"])
+def test_a_damaged_table_is_named_when_a_filter_reads_it(tmp_path, spoil):
+    """Opening checks sizes alone of large files, so a filter may be the first to read a changed one."""
+    metadata = tmp_path / "metadata-1"
+    lines = pack_metadata({"n": n} for n in range(50))
+    write_metadata(metadata, [lines], {"n": "integer"})
+    stored = load_metadata(metadata)
+    table = metadata / "table-0000.parquet"
+    content = table.read_bytes()
+    if spoil == "missing":
+        table.unlink()
+    elif spoil == "of other documents":
+        write_metadata(tmp_path / "other", [lines, lines], {"n": "integer"})
+        shutil.copy(tmp_path / "other" / table.name, table)
+    else:
+        table.write_bytes(
+            content[:-20] if spoil == "cut" else content[:4] + b"\xff" * (len(content) - 8) + b"PAR1"
+        )
+    named = "metadata-1" if spoil == "of other documents" else r"table-0000\.parquet"
+    with pytest.raises(CorruptError, match=rf"{named}: .*`tercet verify`"):
+        stored.frame(["n"])
+    table.write_bytes(content)
+    assert stored.frame(["n"])["n"].to_list() == list(range(50))

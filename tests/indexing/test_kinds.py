@@ -12,12 +12,12 @@ import pytest
 from indexing.kinds import KINDS, kind_class
 from retrieval import compute
 from retrieval.bitmap import Bitmap
-from retrieval.errors import ConfigError, CorruptError, IncompatibleError
-from retrieval.exact import dense_scores
+from retrieval.errors import ConfigError, CorruptError, IncompatibleError, MissingExtraError
+from retrieval.exact import dense_scores, sparse_scores
 from retrieval.exact_terms import bm25_scores
 from retrieval.protocols import SearchRequest
 from retrieval.topk import merge, top_k
-from retrieval.values import Dense, Hits, Strings, Terms
+from retrieval.values import Dense, Hits, Sparse, Strings, Terms
 
 N = 700  # above the rows that make HNSW scan anyway, small enough to build in a blink
 
@@ -28,6 +28,11 @@ VARIANTS: dict[str, dict[str, tuple[dict[str, Any], Any]]] = {
         "faiss-float16": ({"m": 24, "ef_construction": 60, "ef": 100}, np.float16),
         "hnswlib": ({"backend": "hnswlib"}, np.float32),
         "hnswlib-float16": ({"backend": "hnswlib", "ef": 30}, np.float16),
+    },
+    "inverted": {  # with the scale of the generated weights, so that rounding changes none
+        "reordered": ({"scale": 0.02}, np.float32),
+        "as-given": ({"scale": 0.02, "reorder": False}, np.float32),
+        "added-up": ({"scale": 0.02, "bound_terms": 0}, np.float32),
     },
 }
 """Kind -> variant -> (parameters, dtype); a kind that is not here is tried as it is."""
@@ -64,7 +69,8 @@ class Case:
         if self.made.value is Dense:
             scores = dense_scores(self.queries, self.vectors)
         else:
-            scores = bm25_scores(self.queries, self.vectors)
+            oracle = sparse_scores if self.made.value is Sparse else bm25_scores
+            scores = oracle(self.queries, self.vectors)
             scores = np.where(scores > 0, scores, -np.inf)
         return scores if allowed is None else np.where(allowed.mask(), scores, -np.inf)
 
@@ -98,11 +104,20 @@ def make_terms(n: int, seed: int) -> Terms:
     )
 
 
+def make_sparse(n: int, seed: int) -> Sparse:
+    """Zipfian terms with weights in steps of 0.02, which 8 bits hold; every tenth row a copy of the row before it."""
+    terms = make_terms(n, seed)
+    steps = np.minimum(terms.frequencies * 7 + terms.indices, 255).astype(np.float32)
+    return Sparse(terms.indptr, terms.indices, steps * np.float32(0.02), 60)
+
+
 def make(value: type, n: int, seed: int, dtype: Any) -> Any:
     if value is Dense:
         return make_dense(n, seed, dtype)
     if value is Terms:
         return make_terms(n, seed)
+    if value is Sparse:
+        return make_sparse(n, seed)
     pytest.skip(f"no generator of {value.__name__} here")
 
 
@@ -114,7 +129,12 @@ def case(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("vectors")
     make(made.value, N, 1, dtype).save(folder)
     queries = make(made.value, 40, 2, np.float32)
-    return Case(kind, made.parameters(given), made.value.load(folder), queries, tmp_path_factory.mktemp(kind))
+    case = Case(kind, made.parameters(given), made.value.load(folder), queries, tmp_path_factory.mktemp(kind))
+    try:
+        case.index()
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    return case
 
 
 def check(case: Case, hits: Hits, truth: np.ndarray, k: int) -> None:

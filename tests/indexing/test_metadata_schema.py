@@ -39,6 +39,14 @@ def test_a_conflict_names_both_places_the_field_and_both_values() -> None:
     assert (caught.value.path, caught.value.line) == ("a.jsonl", 9)
 
 
+def test_a_conflict_shows_what_stood_there_with_its_own_type() -> None:
+    schema = MetadataSchema()
+    schema.add({"year": 2020}, "a.jsonl:1")
+    schema.add({"year": 2020.5}, "a.jsonl:2")
+    with pytest.raises(FormatError, match=r"is 'x' \(string\) here and 2020 \(integer\) at a\.jsonl:1"):
+        schema.add({"year": "x"}, "a.jsonl:3")
+
+
 def test_after_a_restart_a_conflict_names_the_earlier_type() -> None:
     schema = MetadataSchema.from_json({"flag": "boolean"})
     with pytest.raises(FormatError, match=r"is 1 \(integer\) here and boolean before"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,11 +16,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from retrieval.encoders import FAMILIES, family_class, open_encoder
 from retrieval.encoders.hashing import HashingEncoder
 from retrieval.errors import ConfigError
-from retrieval.values import Dense, Document, Terms
+from retrieval.values import Dense, Document, Sparse, Terms
 
 TEXTS = ["the cat and the dog", "", "Alpha beta, gamma!", "über 東京 \ud800 \x00", "river " * 300, "dog"]
 DOCUMENTS = [Document(str(i), text, "a title" if i % 2 else "") for i, text in enumerate(TEXTS)]
@@ -27,13 +29,41 @@ DOCUMENTS = [Document(str(i), text, "a title" if i % 2 else "") for i, text in e
 Opener = Callable[[str], Any]
 
 
+@pytest.fixture(scope="session")
+def tiny_splade(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random BERT with a random head for its terms, as a SparseEncoder folder."""
+    folder = tmp_path_factory.mktemp("splade") / "model"
+    shutil.copytree(tiny_bert, folder)
+    tensors = load_file(folder / "model.safetensors")
+    width, rng = len(tensors["embeddings.LayerNorm.weight"]), np.random.default_rng(12)
+    n_terms = len(tensors["embeddings.word_embeddings.weight"])
+    transform = "cls.predictions.transform"
+    head = {
+        f"{transform}.dense.weight": rng.normal(0, 0.4, (width, width)),
+        f"{transform}.dense.bias": np.zeros(width),
+        f"{transform}.LayerNorm.weight": np.ones(width),
+        f"{transform}.LayerNorm.bias": np.zeros(width),
+        "cls.predictions.bias": rng.normal(-5, 2, n_terms),
+    }
+    tensors |= {name: values.astype(np.float32) for name, values in head.items()}
+    save_file(tensors, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": ["BertForMaskedLM"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "modules.json").unlink()  # a plain masked language model gets SPLADE pooling
+    (folder / "config_sentence_transformers.json").unlink()
+    return folder
+
+
 @pytest.fixture
-def open_family(tiny_bert: Path, embeddings_server: Callable[..., ThreadingHTTPServer]) -> Iterator[Opener]:
+def open_family(
+    tiny_bert: Path, tiny_splade: Path, embeddings_server: Callable[..., ThreadingHTTPServer]
+) -> Iterator[Opener]:
     """A function that opens a small encoder of a family."""
     specs: dict[str, dict[str, Any]] = {
         "dense": {"model": str(tiny_bert), "options": {"dtype": "float32"}},
         "endpoint": {"model": "tiny"},
         "hashing": {"options": {"dim": 64}},
+        "sparse": {"model": str(tiny_splade), "options": {"dtype": "float32"}},
         "terms": {},
     }
 
@@ -52,8 +82,18 @@ def rows_equal(left: Any, right: Any) -> bool:
     """Equal values, whatever the order of a Terms vocabulary."""
     if isinstance(left, Dense):
         return left.values.shape == right.values.shape and np.allclose(left.values, right.values, atol=1e-5)
+    if isinstance(left, Sparse):
+        return left.dim == right.dim and weights_equal(left, right)
     assert isinstance(left, Terms)
     return counts(left) == counts(right) and np.array_equal(left.lengths, right.lengths)
+
+
+def weights_equal(left: Sparse, right: Sparse) -> bool:
+    """Equal weights; a term may be missing where its weight is about 0."""
+    both = np.zeros((2, len(left), left.dim), dtype=np.float32)
+    for weights, rows in zip(both, (left, right), strict=True):
+        weights[np.repeat(np.arange(len(rows)), np.diff(rows.indptr)), rows.indices] = rows.values
+    return np.allclose(both[0], both[1], atol=1e-4)
 
 
 def counts(terms: Terms) -> list[dict[tuple[int, str], int]]:
@@ -94,7 +134,7 @@ def test_a_spec_survives_json_and_opens_an_equal_encoder(family, open_family: Op
     encoder = open_family(family)
     again = open_encoder(json.loads(json.dumps(encoder.spec)))
     assert again.spec == encoder.spec and again.fingerprints == encoder.fingerprints
-    if family == "dense":  # its spec leaves the dtype out
+    if family in ("dense", "sparse"):  # their specs leave the dtype out
         again = open_encoder(again.spec | {"options": again.spec["options"] | {"dtype": "float32"}})
     assert rows_equal(again.encode_documents(DOCUMENTS), encoder.encode_documents(DOCUMENTS))
     for digest in (encoder.fingerprints.documents, encoder.fingerprints.queries):
@@ -108,7 +148,7 @@ def test_texts_are_tallied(family, open_family: Opener):
     encoder.encode_documents(DOCUMENTS)
     read = encoder.tally.snapshot() - before
     assert read.n_texts == len(DOCUMENTS) and read.n_tokens > 0
-    assert read.n_truncated == (1 if family == "dense" else 0)
+    assert read.n_truncated == (1 if family in ("dense", "sparse") else 0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -106,8 +106,22 @@ def test_reranked_reorders_its_depth_and_drops_the_rest():
     searcher = Reranked(FakeSearcher(6), ByLength(), FakeSnapshot(TEXTS), depth=5)
     got = searcher.search(["q"], SearchRequest(k=3))
     assert got.rows.tolist() == [[3, 4, 1]]
-    assert searcher.search(["q"], SearchRequest(k=8)).rows.tolist() == [[3, 4, 1, 0, 2, -1, -1, -1]]
+    assert searcher.search(["q"], SearchRequest(k=5)).rows.tolist() == [[3, 4, 1, 0, 2]]
     assert searcher.search(["q"], SearchRequest(k=2, depth=2)).rows.tolist() == [[1, 0]]
+
+
+def test_more_hits_than_the_depth_are_all_reranked_and_the_request_bounds_them():
+    searcher = Reranked(FakeSearcher(6), ByLength(), FakeSnapshot(TEXTS), depth=3)
+    assert searcher.search(["q"], SearchRequest(k=8)).rows.tolist() == [[3, 4, 1, 0, 5, 2, -1, -1]]
+    assert searcher.search(["q"], SearchRequest(k=6, depth=4)).rows.tolist() == [[3, 1, 0, 2, -1, -1]]
+    many = Reranked(FakeSearcher(600), ByLength(), FakeSnapshot(["x"] * 600))
+    assert (many.search(["q"], SearchRequest(k=500, depth=1000)).rows >= 0).sum() == 500
+
+
+def test_a_reranker_that_does_not_exist_is_answered_with_the_short_names(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ConfigError, match=r"'no/such-model'.*short names: minilm, bge"):
+        open_reranker("no/such-model")
 
 
 def test_an_explanation_shows_both_stages():

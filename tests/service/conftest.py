@@ -197,12 +197,12 @@ def collection():
 
 @pytest.fixture
 def make_client(collection, tmp_path):
-    """Start an application over the fake collection with the given settings."""
+    """Start an application over the fake collection, or another, with the given settings."""
     clients = []
 
-    def make(wait=True, **options) -> Client:
-        settings = Settings(**{"collection": tmp_path / "fake", "reload_s": 0.0, **options})
-        client = Client(create_app(settings, opener=lambda path: collection))
+    def make(wait=True, opener=lambda path: collection, **options) -> Client:
+        settings = Settings(**{"collection": tmp_path / "fake", "reload": 0.0, **options})
+        client = Client(create_app(settings, opener=opener))
         client.__enter__()
         clients.append(client)
         if wait:
@@ -259,7 +259,7 @@ def make_server(collection, tmp_path):
     servers = []
 
     def make(**options) -> Server:
-        settings = Settings(**{"collection": tmp_path / "fake", "reload_s": 0.0, **options})
+        settings = Settings(**{"collection": tmp_path / "fake", "reload": 0.0, **options})
         server = Server(create_app(settings, opener=lambda path: collection))
         servers.append(server)
         server.wait_ready()

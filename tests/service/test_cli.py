@@ -48,13 +48,27 @@ def collection(tmp_path, corpus, capsys):
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_and_a_line_in_the_documents(verb):
     shown = CliRunner().invoke(tercet, [verb, "--help"])
-    assert shown.exit_code == 0 and "Usage:" in shown.output
+    assert shown.exit_code == 0 and "Usage:" in shown.output and "\\b" not in shown.output
     command = tercet.get_command(click.Context(tercet), verb)
     assert command.help
     for option in command.params:
         if isinstance(option, click.Option) and option.name not in ("host", "port"):
             assert option.help, f"{verb} {option.opts} has no help"
     assert verb in (ROOT / "README.md").read_text()
+
+
+def test_the_examples_of_the_help_keep_their_lines():
+    shown = CliRunner().invoke(tercet, ["--help"]).output
+    assert "\n    tercet serve my-collection\n" in shown
+    assert "\\b" not in shown
+
+
+@pytest.mark.parametrize("verb", ["search", "serve"])
+def test_help_lists_the_short_names_of_rerankers(verb):
+    from retrieval.rerank import MODELS
+
+    shown = CliRunner().invoke(tercet, [verb, "--help"]).output
+    assert all(name in shown for name in MODELS)
 
 
 def test_the_command_reference_is_current():
@@ -102,16 +116,21 @@ def test_add_delete_compact_and_encode_report_what_they_did(collection, corpus, 
         (["info", "nowhere"], 1, "tercet index"),
         (["index", "missing.jsonl", "-o", "OUT"], 1, "missing.jsonl"),
         (["index", "CORPUS", "-o", "COLLECTION"], 1, "already holds a collection"),
-        (["index", "CORPUS", "-o", "OUT", "--with", "late"], 1, "unknown representation 'late'"),
-        (["index", "CORPUS", "-o", "OUT", "--with", "dense:tree"], 1, "unknown index kind 'tree'"),
-        (["index", "CORPUS", "-o", "OUT", "--chunk", "many"], 1, "many"),
+        (["index", "CORPUS", "-o", "OUT", "--with", "late"], 2, "unknown representation 'late'"),
+        (["index", "CORPUS", "-o", "OUT", "--with", "dense:tree"], 2, "unknown index kind 'tree'"),
+        (["index", "CORPUS", "-o", "OUT", "--chunk", "many"], 2, "many"),
         (["index", "CORPUS", "-o", "OUT", "-m", "no/such-model", "-q"], 1, "no/such-model"),
-        (["search", "COLLECTION", "q", "--using", "late"], 1, "cannot search using 'late'"),
-        (["search", "COLLECTION", "q", "--filter", "year >"], 1, "year >"),
-        (["search", "COLLECTION", "q", "--filter", "colour = 1"], 1, "unknown field 'colour'"),
+        (["search", "COLLECTION", "q", "--using", "late"], 2, "cannot search using 'late'"),
+        (["search", "COLLECTION", "q", "--using", "bm25+bm25"], 2, "bm25 and bm25 are one index"),
+        (["search", "COLLECTION", "q", "--using", "best:hybrid"], 2, "unknown fusion method 'best'"),
+        (["search", "COLLECTION", "q", "--filter", "year >"], 2, "year >"),
+        (["search", "COLLECTION", "q", "--filter", "colour = 1"], 2, "unknown field 'colour'"),
+        (["search", "COLLECTION", "q", "--rerank", "no/such-model"], 1, "short names: minilm, bge"),
+        (["serve", "COLLECTION", "--using", "late"], 2, "cannot search using 'late'"),
+        (["serve", "nowhere", "--using", "late"], 1, "no collection here"),
         (["delete", "COLLECTION", "nobody"], 1, "no document 'nobody'"),
         (["delete", "COLLECTION"], 2, "name ids"),
-        (["compact", "COLLECTION", "--memory", "lots"], 1, "--memory 'lots'"),
+        (["compact", "COLLECTION", "--memory", "lots"], 2, "--memory 'lots'"),
     ],
 )
 def test_wrong_input_ends_with_one_clear_line(

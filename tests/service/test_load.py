@@ -286,3 +286,15 @@ def test_cancelling_one_of_a_running_batch_leaves_the_others():
         assert isinstance(results[2], asyncio.CancelledError)
 
     pool_test(scenario)
+
+
+def test_a_client_that_hangs_up_while_it_sends_is_499_and_one_debug_line(make_server, caplog):
+    caplog.set_level("DEBUG", logger="service.errors")
+    server = make_server()
+    with socket.create_connection(("127.0.0.1", server.socket.getsockname()[1])) as sending:
+        sending.sendall(b'POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"query": ')
+        time.sleep(0.1)
+    gone = 'tercet_requests_total{method="POST",route="/v1/search",status="499"}'
+    wait_for(lambda: gone in httpx.get(f"{server.url}/metrics").text)
+    (record,) = (record for record in caplog.records if record.name.startswith("service"))
+    assert (record.levelname, record.exc_info) == ("DEBUG", None)

@@ -29,12 +29,12 @@ def test_it_lives_before_it_is_ready_and_searches_are_503_until_then(make_client
     assert client.search(query="cats")
 
 
-def test_a_collection_that_cannot_be_opened_is_reported_to_the_server(tmp_path):
+def test_a_collection_that_cannot_be_opened_is_reported_to_the_server(tmp_path, caplog):
     def broken(path):
         raise CorruptError(path, "flipped")
 
     failures = []
-    app = create_app(Settings(collection=tmp_path), opener=broken, on_failure=failures.append)
+    app = create_app(Settings(collection=tmp_path), opener=broken, on_loaded=failures.append)
 
     async def live():
         async with app.router.lifespan_context(app):
@@ -44,6 +44,7 @@ def test_a_collection_that_cannot_be_opened_is_reported_to_the_server(tmp_path):
 
     asyncio.run(asyncio.wait_for(live(), 20))
     assert isinstance(failures[0], CorruptError)
+    assert not caplog.records, "whoever is told decides what to say"
 
 
 def test_info_lists_what_can_be_searched_and_the_values_of_fields(client):
@@ -88,6 +89,33 @@ def test_the_page_allows_no_foreign_source_and_no_inline_script(client):
     assert "unsafe" not in policy
     assert "http" not in policy
     assert page.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/page/app.js", "/healthz", "/readyz", "/metrics", "/v1/info", "/nope"]
+)
+def test_head_is_answered_as_get_is_without_the_body(client, path):
+    head, get = client.run(client.http.head(path)), client.get(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    names = ("content-type", "etag") if path == "/metrics" else ("content-type", "etag", "content-length")
+    assert [head.headers.get(name) for name in names] == [get.headers.get(name) for name in names]
+    assert "x-request-id" in head.headers
+
+
+def test_head_of_a_search_is_405(client):
+    assert client.run(client.http.head("/v1/search")).status_code == 405
+
+
+def test_clients_cannot_multiply_the_series_of_metrics(client):
+    for method in ("BREW", "PROPFIND", "HEAD"):
+        client.run(client.http.request(method, "/healthz"))
+    client.search(query="cats", using="dense")
+    client.search(query="cats", using=None)
+    text = client.get("/metrics").text
+    assert 'method="other",route="/healthz",status="405"} 2.0' in text
+    assert 'method="HEAD",route="/healthz",status="200"} 1.0' in text
+    assert "BREW" not in text and "PROPFIND" not in text
+    assert set(re.findall(r'tercet_queries_total\{using="([^"]*)"', text)) == {"dense"}
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])

@@ -121,6 +121,9 @@ def test_an_unknown_document_is_404(client):
         ({"query": "a", "explain": True, "k": 1001}, "explain"),
         ({"query": "a", "unknown": 1}, "unknown"),
         ({"query": "a", "text": "all"}, "text"),
+        ({"query": "a", "explain": 1}, "explain"),
+        ({"query": "a", "explain": "true"}, "explain"),
+        ({"query": "a", "highlight": "no"}, "highlight"),
         ({"query": "a", "using": "nothing"}, "using"),
         ({"query": "a", "using": ""}, None),
         ({"query": "a", "rerank": "some/model"}, "rerank"),
@@ -141,6 +144,32 @@ def test_bad_input_is_422_and_names_the_field(client, body, field):
 def test_an_unknown_using_lists_the_valid_ones_and_a_filter_error_its_position(client):
     assert "dense" in error_of(client.post("/v1/search", {"query": "a", "using": "x"}), 422)["message"]
     assert "position 1" in error_of(client.post("/v1/search", {"query": "a", "filter": "!"}), 422)["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"query": "a", "k": "ten"}, 'k: Input should be a valid integer, got "ten"'),
+        ({"query": "a", "k": 20_000}, "got 20000"),
+        ({"query": "a", "text": "all"}, 'got "all"'),
+        ({"query": "a", "explain": "yes"}, 'got "yes"'),
+        (
+            {"query": "a", "unkown": [1]},
+            "unkown: no such field, got [1]; known: query, queries, k, using, filter",
+        ),
+        ({"query": "a", "k": "x" * 500}, "x" * 70 + "xxxxxxxx…"),
+        ({"queries": [], **{f"field{n}": n for n in range(7)}}, "and 2 more"),
+    ],
+)
+def test_a_refusal_holds_the_value_and_what_is_valid(client, body, said):
+    message = error_of(client.post("/v1/search", body), 422)["message"]
+    assert said in message
+    assert len(message) < 1000
+
+
+def test_an_unknown_field_of_embeddings_lists_those_of_embeddings(client):
+    error = error_of(client.post("/v1/embeddings", {"input": "a", "dimensions": 3}), 422)
+    assert error["message"].endswith("known: input, model, encoding_format, input_type, user")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +245,7 @@ def test_a_search_sees_a_new_commit_while_documents_stay_findable(client, collec
 
 
 def test_between_looks_the_commit_at_hand_is_kept(make_client, collection):
-    client = make_client(reload_s=3600)
+    client = make_client(reload=3600)
     client.search(query="cats")
     collection.add(Document("new", "Zebras", "", {"kind": "animal"}))
     assert client.get("/v1/documents/new").status_code == 404

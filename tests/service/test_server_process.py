@@ -142,10 +142,18 @@ def test_a_taken_port_is_one_clear_line(collection):
     assert "Traceback" not in process.said + rest
 
 
-def test_a_default_that_does_not_exist_ends_the_server_with_its_reason(collection):
-    process = Process(collection, "--port", "0", "--using", "late")
+def test_what_cannot_be_loaded_ends_the_server_with_its_reason(collection, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    process = Process(collection, "--port", "0", "--rerank", "no/such-model")
     rest = process.process.communicate(timeout=60)[1]
     assert process.process.returncode == 1
-    assert "cannot search using 'late'" in process.said + rest
-    assert "unexpected" not in process.said + rest
-    assert "Traceback" not in process.said + rest
+    assert process.said.startswith("tercet: --rerank or TERCET_RERANK: reranker 'no/such-model': ")
+    assert rest == "", "one line, and no address announced before"
+
+
+def test_the_address_is_announced_when_searches_are_answered(collection):
+    process = Process(collection, "--port", "0")
+    try:
+        assert httpx.get(f"{process.url}/readyz").status_code == 200
+    finally:
+        process.end(signal.SIGKILL)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.encoders.transformer.checkpoint import Checkpoint, read_json
+from retrieval.errors import ConfigError
 
 ACTIVATIONS = frozenset({"gelu", "gelu_new", "gelu_pytorch_tanh", "relu"})
 """Activations inside the transformer, by config.json's names."""
@@ -92,12 +93,74 @@ MODELS: dict[str, Names] = {
 """``model_type`` in config.json -> names; other kinds of models run through sentence-transformers."""
 
 
+@dataclass(frozen=True, slots=True)
+class HeadNames:
+    """Where a kind of model keeps the tensors of its head; GELU where no setting names the activation."""
+
+    dense: str
+    norm: str
+    decoder: str
+    bias: str
+    activation: str = ""
+
+
+_BERT_HEAD = HeadNames(
+    dense="cls.predictions.transform.dense",
+    norm="cls.predictions.transform.LayerNorm",
+    decoder="cls.predictions.decoder",
+    bias="cls.predictions.bias",
+    activation="hidden_act",
+)
+_ROBERTA_HEAD = HeadNames("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias")
+_DISTILBERT_HEAD = HeadNames(
+    "vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias", "activation"
+)
+HEADS: dict[str, HeadNames] = {
+    "bert": _BERT_HEAD,
+    "roberta": _ROBERTA_HEAD,
+    "xlm-roberta": _ROBERTA_HEAD,
+    "camembert": _ROBERTA_HEAD,
+    "distilbert": _DISTILBERT_HEAD,
+}
+"""``model_type`` in config.json -> where a masked language model of that kind keeps its head."""
+
+_TASKS = {"Transformer": "feature-extraction", "MLMTransformer": "fill-mask"}
+"""What a transformer module computes where its config does not say."""
+
+_SPLADE = {"pooling_strategy": ("max", "sum"), "activation_function": ("relu", "log1p_relu")}
+_PER_TASK = frozenset({"query_length", "document_length", "query_expansion", "processing_kwargs"})
+
+
 def runs_directly(checkpoint: Checkpoint) -> bool:
     """Whether a checkpoint is of a kind that is computed here exactly as sentence-transformers does."""
     return (
         _known_modules(checkpoint)
         and _known_transformer(checkpoint)
         and all(_known_projection(part) for part in checkpoint.modules[2:])
+    )
+
+
+def runs_masked_language(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint is a masked language model with SPLADE pooling of a kind that is computed here."""
+    kinds = checkpoint.types
+    if len(kinds) != 2 or kinds[0] not in _TASKS or kinds[1] != "SpladePooling":
+        return False
+    pooling = checkpoint.modules[1][2]
+    return (
+        all(pooling.get(name, valid[0]) in valid for name, valid in _SPLADE.items())
+        and not _PER_TASK & set(checkpoint.wrapper)
+        and checkpoint.config.get("model_type") in HEADS
+        and _known_transformer(checkpoint, "fill-mask")
+    )
+
+
+def runs_without_model(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint is a table of term weights that is looked up here."""
+    return (
+        checkpoint.types == ("SparseStaticEmbedding",)
+        and "path" not in checkpoint.wrapper
+        and (checkpoint.transformer / "model.safetensors").is_file()
+        and (checkpoint.transformer / "tokenizer.json").is_file()
     )
 
 
@@ -115,17 +178,18 @@ def _known_modules(checkpoint: Checkpoint) -> bool:
     )
 
 
-def _known_transformer(checkpoint: Checkpoint) -> bool:
+def _known_transformer(checkpoint: Checkpoint, task: str = "feature-extraction") -> bool:
     config, wrapper, folder = checkpoint.config, checkpoint.wrapper, checkpoint.transformer
     names = MODELS.get(str(config.get("model_type")))
     if names is None or config.get(names.activation, "gelu") not in ACTIVATIONS:
         return False
     tokenizer = read_json(folder / "tokenizer_config.json", missing={})
+    usual_task = _TASKS[checkpoint.types[0]]
     return (
         config.get("position_embedding_type", "absolute") == "absolute"
         and not config.get("is_decoder")
         and not {"auto_map", "quantization_config"} & set(config)
-        and wrapper.get("transformer_task", "feature-extraction") == "feature-extraction"
+        and wrapper.get("transformer_task", usual_task) == task
         and wrapper.get("module_output_name") in (None, "token_embeddings")
         and tokenizer.get("truncation_side", "right") == "right"
         and (folder / "model.safetensors").is_file()
@@ -155,3 +219,18 @@ def length_limit(checkpoint: Checkpoint) -> int | None:
     if names is None or "max_position_embeddings" not in checkpoint.config:
         return None
     return names.positions(checkpoint.config)
+
+
+def reading_length(checkpoint: Checkpoint, wanted: int | None) -> int | None:
+    """The maximum length in force: the wanted one if the model can read so much, else the checkpoint's.
+
+    Raises:
+        ConfigError: the model's position table is shorter than what is wanted.
+    """
+    limit = length_limit(checkpoint)
+    if wanted is None:
+        known = [length for length in (checkpoint.max_length, limit) if length is not None]
+        return min(known, default=None)
+    if limit is not None and wanted > limit:
+        raise ConfigError(f"max_length is {wanted}; {checkpoint.folder.name} reads at most {limit} tokens")
+    return wanted

@@ -42,6 +42,8 @@ class Checkpoint:
         wrapper: sentence_bert_config.json of the transformer.
         prompts: prompt name -> text put before what is encoded.
         similarity: the similarity the model was trained for ("cosine", "dot", ...); "" where it does not say.
+        model_type: the sentence-transformers class that saved it; "" for a plain transformer.
+        max_active_dims: the most terms a sparse vector keeps; None for all.
     """
 
     folder: Path
@@ -50,6 +52,8 @@ class Checkpoint:
     wrapper: Mapping[str, Any]
     prompts: Mapping[str, str]
     similarity: str
+    model_type: str = ""
+    max_active_dims: int | None = None
 
     @property
     def transformer(self) -> Path:
@@ -132,6 +136,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         wrapper=modules[0][2],
         prompts={str(name): str(text or "") for name, text in prompts.items()},
         similarity=str(settings.get("similarity_fn_name") or ""),
+        model_type=str(settings.get("model_type") or ("" if listed is None else "SentenceTransformer")),
+        max_active_dims=settings.get("max_active_dims"),
     )
 
 
@@ -139,11 +145,7 @@ def _modules(folder: Path, listed: Sequence[Mapping[str, Any]]) -> list[tuple[st
     modules: list[tuple[str, Path, Mapping[str, Any]]] = []
     try:
         for entry in sorted(listed, key=lambda entry: int(entry["idx"])):
-            kind, place = str(entry["type"]), folder / str(entry["path"])
-            known = kind.startswith("sentence_transformers.")
-            name = kind.rpartition(".")[2] if known else kind
-            wanted = "sentence_bert_config.json" if name == "Transformer" else "config.json"
-            modules.append((name, place, read_json(place / wanted, missing={})))
+            modules.append(read_module(str(entry["type"]), folder / str(entry["path"])))
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(
             'not a list of modules with "idx", "path" and "type"', folder / "modules.json"
@@ -151,6 +153,19 @@ def _modules(folder: Path, listed: Sequence[Mapping[str, Any]]) -> list[tuple[st
     if not modules:
         raise FormatError("lists no module", folder / "modules.json")
     return modules
+
+
+def read_module(kind: str, place: Path) -> tuple[str, Path, Mapping[str, Any]]:
+    """(type, folder, config) of a module, its type without sentence-transformers' package.
+
+    Raises:
+        FormatError: its config is no JSON.
+    """
+    known = kind.startswith("sentence_transformers.")
+    name = kind.rpartition(".")[2] if known else kind
+    transformer = name in ("Transformer", "MLMTransformer")
+    wanted = "sentence_bert_config.json" if transformer else "config.json"
+    return name, place, read_json(place / wanted, missing={})
 
 
 def _mean(folder: Path) -> tuple[str, Path, Mapping[str, Any]]:

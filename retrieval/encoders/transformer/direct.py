@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from retrieval.encoders.transformer.batches import plan_batches, token_budget
 from retrieval.encoders.transformer.bert import Bert, load_bert
 from retrieval.encoders.transformer.checkpoint import Checkpoint
 from retrieval.encoders.transformer.pooling import Head, load_projection, pool
-from retrieval.encoders.transformer.tokens import Tokenizer
+from retrieval.encoders.transformer.tokens import Tokenizer, Tokens
+
+T = TypeVar("T")
 
 _GPU_TOKENS = 32_768  # a batch on an accelerator
 
@@ -43,18 +46,8 @@ class DirectEngine:
         """(N, D) float32, one row a text; long texts are cut and counted; both tasks run the one tower."""
         apply_threads()
         tokens = self.tokenizer(texts)
-        lengths = tokens.lengths()
-        tally.add(len(texts), int(lengths.sum()), tokens.n_truncated)
-        if len(texts) == 1:
-            return self._forward(tokens.ids)
-        on_cpu = self.device == "cpu"
-        budget = token_budget(lengths, threads()) if on_cpu else _GPU_TOKENS
-        batches = plan_batches(lengths, budget, padded=not on_cpu)
-        parts = [[tokens.ids[row] for row in batch] for batch in batches]
-        workers = torch_workers() if on_cpu and len(parts) > 1 else None
-        vectors = (
-            list(workers.map(self._forward, parts)) if workers else [self._forward(part) for part in parts]
-        )
+        tally.add(len(texts), int(tokens.lengths().sum()), tokens.n_truncated)
+        batches, vectors = run_batches(tokens, self.device, self._forward)
         out = np.empty((len(texts), vectors[0].shape[1]), dtype=np.float32)
         for batch, values in zip(batches, vectors, strict=True):
             out[batch] = values
@@ -63,10 +56,38 @@ class DirectEngine:
     def _forward(self, ids: list[NDArray[np.int32]]) -> NDArray[np.float32]:
         """Vectors of texts that are sorted by descending length."""
         with torch.inference_mode():
-            flat, runs = _unpadded(ids) if self.device == "cpu" else _padded(ids, self.device)
+            flat, runs = lay_out(ids, self.device)
             pooled = pool(self.bert(flat, runs), runs, self.poolings)
             values: NDArray[np.float32] = self.head(pooled).cpu().numpy()
         return values
+
+
+def run_batches(
+    tokens: Tokens, device: str, forward: Callable[[list[NDArray[np.int32]]], T]
+) -> tuple[list[NDArray[np.int64]], list[T]]:
+    """Texts of like length together, one batch a core on a CPU.
+
+    Args:
+        tokens: at least one text.
+        device: torch device name.
+        forward: what to do with the ids of a batch, sorted by descending length.
+
+    Returns:
+        Rows of each batch, a partition of the texts; and what ``forward`` returned for it.
+    """
+    if len(tokens.ids) == 1:
+        return [np.zeros(1, dtype=np.int64)], [forward(tokens.ids)]
+    lengths, on_cpu = tokens.lengths(), device == "cpu"
+    budget = token_budget(lengths, threads()) if on_cpu else _GPU_TOKENS
+    batches = plan_batches(lengths, budget, padded=not on_cpu)
+    parts = [[tokens.ids[row] for row in batch] for batch in batches]
+    workers = torch_workers() if on_cpu and len(parts) > 1 else None
+    return batches, list(workers.map(forward, parts)) if workers else [forward(part) for part in parts]
+
+
+def lay_out(ids: Sequence[NDArray[np.int32]], device: str) -> tuple[torch.Tensor, list[TokenRun]]:
+    """The token ids of a batch as the model takes them on a device, and which texts they form."""
+    return _unpadded(ids) if device == "cpu" else _padded(ids, device)
 
 
 def _unpadded(ids: Sequence[NDArray[np.int32]]) -> tuple[torch.Tensor, list[TokenRun]]:

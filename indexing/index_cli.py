@@ -1,0 +1,276 @@
+"""`tercet index`: a new collection of a corpus, or a further representation or index of a collection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from indexing.cli_options import (
+    CORPUS_FIELDS,
+    DUPLICATES,
+    JSON,
+    MEMORY,
+    QUIET,
+    RESTART,
+    corpus_options,
+    memory_bytes,
+    named_values,
+    open_source,
+    show,
+    show_report,
+)
+from indexing.command_line import reading_options, refuse_given
+from retrieval.errors import ConfigError
+
+if TYPE_CHECKING:
+    from indexing.commit import Representation
+    from indexing.options import RepresentationOptions
+
+_ANALYSIS = ("language", "fields")
+_DENSE = ("model", "encoder_option")
+_SPARSE = ("sparse_model", "sparse_option")
+
+
+@click.command("index")
+@click.argument("corpus")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the new collection.")
+@click.option(
+    "--with",
+    "with_",
+    metavar="NAMES",
+    help="Representations, comma separated, each NAME or NAME:KIND (bm25, dense, dense:hnsw, sparse); of several "
+    "kinds of one NAME all are built and the first is searched by default.  [default: bm25,dense]",
+)
+@click.option(
+    "-m",
+    "--model",
+    default="default",
+    show_default=True,
+    help="Dense encoder: a sentence-transformers folder or Hub id, 'hashing:256', or 'endpoint:MODEL'.",
+)
+@click.option(
+    "--encoder-option", multiple=True, metavar="NAME=VALUE", help="Option of the dense encoder (repeatable)."
+)
+@click.option(
+    "--sparse-model",
+    help="Learned-sparse encoder: a SparseEncoder folder or Hub id, such as naver/splade-v3.",
+)
+@click.option(
+    "--sparse-option", multiple=True, metavar="NAME=VALUE", help="Option of the sparse encoder (repeatable)."
+)
+@click.option("--language", help="Language of BM25's analysis (english, german, ...).  [default: english]")
+@click.option(
+    "--fields", help="BM25 fields, comma separated: contents (title and text as one), or title,text."
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="collection.toml with representations, instead of --with.",
+)
+@click.option(
+    "--chunk",
+    default=None,
+    metavar="none|WORDS/OVERLAP",
+    help="Split long documents at sentence ends.  [default: fits the default encoder's 256 tokens]",
+)
+@click.option(
+    "--add",
+    metavar="NAME[:KIND]",
+    help="Add a representation or index to the existing collection CORPUS names.",
+)
+@click.option(
+    "--vectors",
+    type=click.Path(path_type=Path),
+    help="With --add: stored vectors (.npy) instead of encoding.",
+)
+@click.option(
+    "-p", "--parameter", multiple=True, metavar="NAME=VALUE", help="With --add: index parameter (repeatable)."
+)
+@DUPLICATES
+@MEMORY
+@RESTART
+@corpus_options
+@JSON
+@QUIET
+def index_command(
+    corpus: str,
+    output: Path | None,
+    with_: str | None,
+    model: str,
+    encoder_option: tuple[str, ...],
+    sparse_model: str | None,
+    sparse_option: tuple[str, ...],
+    language: str | None,
+    fields: str | None,
+    config: Path | None,
+    chunk: str | None,
+    add: str | None,
+    vectors: Path | None,
+    parameter: tuple[str, ...],
+    on_duplicate: str,
+    memory: str,
+    restart: bool,
+    as_json: bool,
+    quiet: bool,
+    **corpus_fields: Any,
+) -> None:
+    """Make a collection of CORPUS.
+
+    CORPUS is JSONL (.gz, .zst), CSV, Parquet, a BEIR folder, a folder of .txt/.md, or the name python-docs.
+
+    A build that was interrupted resumes when the same command is run again.
+
+    \b
+      tercet index corpus.jsonl -o my-collection
+      tercet index notes/ -o my-notes --with bm25
+      tercet index my-collection --add dense:hnsw
+      tercet index my-collection --add sparse --sparse-model naver/splade-v3
+    """  # noqa: D301 - click looks for the control character
+    from indexing.progress import progress_bars
+
+    encoding = named_values(encoder_option, "--encoder-option")
+    given = _Encoding(
+        model,
+        sparse_model,
+        {
+            "bm25": _analysis(language, fields),
+            "dense": encoding,
+            "sparse": named_values(sparse_option, "--sparse-option"),
+        },
+    )
+    if add is not None:
+        from indexing.adding import add_representation
+        from indexing.corpora import read_vectors
+
+        options = _to_add(Path(corpus), add, given, parameter, stored=vectors is not None)
+        budget, stored = memory_bytes(memory), None if vectors is None else read_vectors(vectors)
+        with progress_bars(quiet=quiet) as progress:
+            add_representation(
+                corpus, options, vectors=stored, memory_bytes=budget, restart=restart, progress=progress
+            )
+        name = f"{options.name}-{options.indexes[0].kind}"
+        show({"added": name}, as_json, f"added {name} to {corpus}")
+        return
+    refuse_given(("vectors", "parameter"), "goes with --add")
+    if output is None:
+        raise click.UsageError("say where the collection goes: -o FOLDER")
+    from indexing.builder import build_collection
+    from indexing.chunking import Chunking
+    from indexing.options import BuildOptions, WriteOptions, options_from_file
+
+    source = open_source(corpus, **corpus_fields)
+    writing = WriteOptions(on_duplicate, memory_bytes(memory), restart=restart)
+    if config is not None:
+        refuse_given(
+            ("with_", *_DENSE, *_SPARSE, *_ANALYSIS), "has no effect with --config; write it into that file"
+        )
+        representations = options_from_file(config)
+    else:
+        representations = _representations(with_, given)
+    with reading_options():
+        chunking = Chunking.default() if chunk is None else Chunking.parse(chunk)
+        built = BuildOptions(representations, chunking, writing)
+    with progress_bars(quiet=quiet) as progress:
+        report = build_collection(source, output, built, progress)
+    show_report(report, as_json)
+
+
+def _analysis(language: str | None, fields: str | None) -> dict[str, Any]:
+    """Options of BM25's encoder."""
+    options: dict[str, Any] = {}
+    if language is not None:
+        options["language"] = language
+    if fields is not None:
+        options["fields"] = [name.strip() for name in fields.split(",")]
+    return options
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """How to encode, as the options say.
+
+    Attributes:
+        dense_model, sparse_model: what --model and --sparse-model name.
+        options: of the encoder of bm25, dense and sparse.
+    """
+
+    dense_model: str
+    sparse_model: str | None
+    options: Mapping[str, Mapping[str, Any]]
+
+
+_ONLY_FOR = {"bm25": _ANALYSIS, "dense": _DENSE, "sparse": _SPARSE}
+
+
+def _representations(with_: str | None, given: _Encoding) -> tuple[RepresentationOptions, ...]:
+    """What --with asks for; several indexes of one representation become one with all of them."""
+    from indexing.options import DEFAULT_REPRESENTATIONS, merge_representations, representation_options
+
+    parts = []
+    with reading_options():
+        for text in (with_ or ",".join(DEFAULT_REPRESENTATIONS)).split(","):
+            parts.append(
+                representation_options(
+                    text.strip(),
+                    dense_model=given.dense_model,
+                    sparse_model=given.sparse_model,
+                    options=given.options.get(text.strip().partition(":")[0]),
+                )
+            )
+        merged = merge_representations(parts)
+    for name, options in _ONLY_FOR.items():
+        if name not in (part.name for part in merged):
+            refuse_given(options, f"is for {name}, which --with leaves out")
+    return merged
+
+
+def _to_add(
+    collection: Path,
+    add: str,
+    given: _Encoding,
+    parameter: tuple[str, ...],
+    *,
+    stored: bool,
+) -> RepresentationOptions:
+    """What --add asks for, checked against what the collection has."""
+    from indexing.assembly import index_spec
+    from indexing.commit import read_commit
+    from indexing.options import RepresentationOptions, default_kind
+
+    refuse_given(
+        ("output", "with_", "config", "chunk", "on_duplicate", *CORPUS_FIELDS),
+        "has no effect with --add, which works on what the collection holds",
+    )
+    name, _, kind = add.partition(":")
+    known = read_commit(collection).representations.get(name)
+    if known is not None and not kind and not stored:
+        raise ConfigError(f"{collection} already has {name!r}; name an index kind to add: --add {name}:hnsw")
+    with reading_options():
+        encoder = _encoder_to_add(name, known, given)
+        spec = index_spec(kind or default_kind(encoder), named_values(parameter, "--parameter"))
+        return RepresentationOptions(name, encoder, (spec,))
+
+
+def _encoder_to_add(name: str, known: Representation | None, given: _Encoding) -> Mapping[str, Any]:
+    from indexing.options import encoder_spec, sparse_spec, terms_spec
+
+    if known is not None:
+        refuse_given(
+            (*_DENSE, *_SPARSE, *_ANALYSIS),
+            f"has no effect: {name!r} is there, and its stored vectors are indexed",
+        )
+        return known.encoder
+    if name.startswith("bm25"):
+        refuse_given(("model", *_SPARSE), f"has no effect: {name!r} is a BM25 representation")
+        return terms_spec({**given.options["dense"], **given.options["bm25"]})
+    refuse_given(
+        _ANALYSIS, f"has no effect: {name!r} is no BM25 representation; those have names like bm25-german"
+    )
+    if name.startswith("sparse") or given.sparse_model is not None:
+        refuse_given(_DENSE, f"has no effect: {name!r} is a sparse representation")
+        return sparse_spec(given.sparse_model, given.options["sparse"])
+    return encoder_spec(given.dense_model, given.options["dense"])
