@@ -1,1 +1,1 @@
-"""Losses, mining, teachers, the trainer and its recipes."""
+"""Training sets, and the SPLADE head trained on them."""

@@ -29,7 +29,7 @@ BLOCK_COST = 400  # postings that are added in the time of scoring a block
 FIRST_BLOCKS = 8  # scored before a threshold is known, at least
 MORE_BLOCKS = 8  # times as many are looked at in the next round
 AHEAD = 6  # blocks whose data is asked for ahead of their turn
-EARLY_TERMS = 12  # of which the postings are asked for; most blocks are given up by then
+EARLY_TERMS = 12  # whose postings are asked for ahead of the block's turn; most blocks are given up by then
 CHECK_EVERY = 4  # terms between two attempts to give a block up
 LARGEST_SUM = (2**32 - 1) // 255  # of a query's weights as integers
 SAFE = 1.0 - 1e-6  # lowers a threshold by more than floats of 32 bits can be off
@@ -221,7 +221,11 @@ def score_block(
     """
     scores[:] = np.uint32(0)
     maxima = np.int64(0)
-    for t in range(len(terms)):
+    n_terms = len(terms)
+    for t in range(n_terms):
+        if t % CHECK_EVERY == 0:
+            for later in range(t + EARLY_TERMS, min(n_terms, t + EARLY_TERMS + CHECK_EVERY)):
+                read_ahead(forward, start + np.int64(line[buckets[terms[later]]]))
         bucket, slot, weight = buckets[terms[t]], slots[terms[t]], weights[t]
         largest = np.uint32(0)
         for position in range(start + np.int64(line[bucket]), start + np.int64(line[bucket + 1])):

@@ -1,0 +1,150 @@
+"""Collections with a learned-sparse representation: one scale for all segments, explanations in words, options."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from indexing.builder import add_documents, build_collection
+from indexing.chunking import Chunking
+from indexing.cli import index_command
+from indexing.collection import Collection
+from indexing.commit import read_commit
+from indexing.compaction import compact
+from indexing.corpora import open_corpus
+from indexing.deleting import delete_documents
+from indexing.options import BuildOptions, WriteOptions, representation_options
+from retrieval.errors import ConfigError
+from retrieval.protocols import SearchRequest
+
+WORDS = "cat dog bird fish red green blue fast slow old new river mountain search engine index vector".split()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[..., Path]) -> Path:
+    """A random masked language model with the small vocabulary."""
+    from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast
+
+    dense, folder = make_checkpoint(), tmp_path_factory.mktemp("masked")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        PreTrainedTokenizerFast.from_pretrained(dense).save_pretrained(folder)
+        import torch
+
+        torch.manual_seed(3)
+        AutoModelForMaskedLM.from_config(AutoConfig.from_pretrained(dense)).save_pretrained(folder)
+    return folder
+
+
+def corpus(path: Path, first: int, last: int) -> Path:
+    rng = np.random.default_rng(first)
+    with path.open("w") as lines:
+        for number in range(first, last):
+            text = " ".join(rng.choice(WORDS, rng.integers(3, 12)))
+            lines.write(json.dumps({"_id": f"d{number}", "text": text}) + "\n")
+    return path
+
+
+def options(model: Path, *names: str) -> BuildOptions:
+    parts = tuple(
+        representation_options(
+            name, sparse_model=str(model), options={"document_terms": 20} if name == "sparse" else None
+        )
+        for name in names
+    )
+    return BuildOptions(parts, Chunking.none())
+
+
+def test_segments_share_the_scale_that_the_first_one_learned(tmp_path: Path, model: Path):
+    whole, grown = tmp_path / "whole", tmp_path / "grown"
+    build_collection(
+        open_corpus(corpus(tmp_path / "a.jsonl", 0, 60)), grown, options(model, "bm25", "sparse")
+    )
+    scale = read_commit(grown).representations["sparse"].indexes[0].parameters["scale"]
+    assert scale > 0
+    add_documents(open_corpus(corpus(tmp_path / "b.jsonl", 60, 100)), grown, WriteOptions())
+    delete_documents(grown, [f"d{number}" for number in range(0, 100, 9)])
+    assert read_commit(grown).representations["sparse"].indexes[0].parameters["scale"] == scale
+
+    def answers(path: Path) -> list[tuple[str, float]]:
+        snapshot = Collection.open(path).snapshot()
+        hits = snapshot.searcher("sparse").search(["old red fish", "search the river"], SearchRequest(k=100))
+        return [
+            (snapshot.documents(np.array([row]))[0].id, float(score))
+            for row, score in zip(hits.rows.ravel(), hits.scores.ravel(), strict=True)
+            if row >= 0
+        ]
+
+    before = answers(grown)
+    assert len(before) > 100
+    compact(grown)
+    assert answers(grown) == before
+    assert read_commit(grown).representations["sparse"].indexes[0].parameters["scale"] == scale
+    lines = (tmp_path / "a.jsonl").read_text() + (tmp_path / "b.jsonl").read_text()
+    kept = [line for line in lines.splitlines() if int(json.loads(line)["_id"][1:]) % 9]
+    (tmp_path / "kept.jsonl").write_text("\n".join(kept) + "\n")
+    built = options(model, "sparse")
+    spec = read_commit(grown).representations["sparse"].indexes[0]
+    part = built.representations[0]
+    same = BuildOptions((type(part)(part.name, part.encoder, (spec,)),), Chunking.none())
+    build_collection(open_corpus(tmp_path / "kept.jsonl"), whole, same)
+    assert answers(whole) == before
+
+
+def test_explanations_name_terms_and_mark_expansions(tmp_path: Path, model: Path):
+    build_collection(
+        open_corpus(corpus(tmp_path / "a.jsonl", 0, 40)), tmp_path / "c", options(model, "sparse")
+    )
+    snapshot = Collection.open(tmp_path / "c").snapshot()
+    searcher = snapshot.searcher("sparse")
+    hits = searcher.search(["old red fish"], SearchRequest(k=3))
+    for score, explanation in zip(
+        hits.scores[0], searcher.explain("old red fish", hits.rows[0]), strict=True
+    ):
+        assert explanation.value == pytest.approx(float(score), rel=1e-5)
+        origins = {part.label: part.facts["term"] for part in explanation.parts}
+        assert "expansion" in origins.values()
+        for word in ("old", "red", "fish"):
+            assert origins.get(word, "of the query") == "of the query"
+        assert not any(label.isdigit() and len(label) > 1 for label in origins)
+
+
+def test_an_index_that_is_there_is_not_added_again(tmp_path: Path, model: Path):
+    build_collection(
+        open_corpus(corpus(tmp_path / "a.jsonl", 0, 20)), tmp_path / "c", options(model, "sparse")
+    )
+    again = CliRunner().invoke(
+        index_command, [str(tmp_path / "c"), "--add", "sparse:inverted", "-q"], catch_exceptions=True
+    )
+    assert isinstance(again.exception, ConfigError)
+    assert "already has this index" in str(again.exception)
+
+
+def test_the_command_adds_a_sparse_representation(tmp_path: Path, model: Path):
+    target = str(tmp_path / "c")
+    build_collection(open_corpus(corpus(tmp_path / "a.jsonl", 0, 20)), target, options(model, "bm25"))
+    added = CliRunner().invoke(
+        index_command,
+        [target, "--add", "sparse", "--sparse-model", str(model), "--sparse-option", "query_terms=9", "-q"],
+        catch_exceptions=False,
+    )
+    assert added.exit_code == 0
+    representation = read_commit(Path(target)).representations["sparse"]
+    assert representation.value == "sparse"
+    assert representation.encoder["options"] == {"query_terms": 9}
+    assert representation.indexes[0].parameters["scale"] > 0
+    assert (
+        Collection.open(target).snapshot().searcher("hybrid").search(["red"], SearchRequest(k=3)).rows[0, 0]
+        >= 0
+    )
+
+
+def test_sparse_without_a_model_says_how_to_name_one():
+    with pytest.raises(ConfigError, match="--sparse-model"):
+        representation_options("sparse")
