@@ -23,6 +23,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 BENCHMARKS = {
     "quality": "Retrieval quality on BEIR collections, zero-shot",
     "bm25": "BM25 search beside bm25s",
+    "sparse": "Learned-sparse search beside bmp, Seismic and kANNolo",
     "encode": "Encoding beside SentenceTransformer.encode",
     "collection": "Building and opening collections",
     "service": "The HTTP API beside the same search in process",

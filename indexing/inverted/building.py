@@ -17,7 +17,7 @@ from retrieval.values import Sparse
 from retrieval.values.storage import release_pages
 
 _RUN = 1 << 17  # rows read between two reports of progress
-_SHARE_BOUNDED = 12  # a term with a posting for so many blocks has a line of bounds
+_SHARE_BOUNDED = 32  # a term with a posting for so many blocks has a line of bounds
 
 
 def largest_weight(vectors: Sparse) -> float:

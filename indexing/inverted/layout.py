@@ -1,4 +1,8 @@
-"""The stored arrays of an inverted index, and the sizes its kernels are written for."""
+"""The stored arrays of an inverted index, and the sizes its kernels are written for.
+
+The compiled loops hold these sizes as constants, and numba's cache does not notice when another file changes: whoever
+changes one here removes the cached kernels beside search_kernels.py and building_kernels.py.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,8 @@ BLOCK = 1 << BLOCK_BITS
 """Neighbouring documents that share a bound: at 32 five times as many blocks pass the bound, at 8 all bounds double."""
 WINDOW_BITS = 16
 """Documents whose accumulators fit a core's cache: a posting holds its place in a window in so many bits."""
-BUCKETS = 512
-"""Parts into which the terms of a block are divided; about four postings each."""
+BUCKETS = 256
+"""Parts into which the terms of a block are divided, of about nine postings each; 512 are no faster."""
 LEVELS = 15
 """Steps of a bound, so that two fit a byte; 1.5 times the blocks of exact bounds pass, at half the memory to read."""
 
@@ -70,6 +74,21 @@ class InvertedFiles(NamedTuple):
         n_postings = int(files.indptr[-1])
         if len(files.postings) != n_postings or len(files.forward) != n_postings:
             raise CorruptError(folder, f"holds {len(files.postings)} postings, expected {n_postings}")
+        n_lines, half = int((files.bounded >= 0).sum()), (n_blocks(n) + 1) // 2
+        expected = {
+            "peaks": n_terms,
+            "bounded": n_terms,
+            "buckets": n_terms,
+            "slots": n_terms,
+            "bounds": n_lines * half,
+            "starts": n_blocks(n) + 1,
+            "directory": n_blocks(n) * (BUCKETS + 1),
+        }
+        for name, size in expected.items():
+            if len(getattr(files, name)) != size:
+                raise CorruptError(
+                    folder / f"{name}.npy", f"holds {len(getattr(files, name))} values, expected {size}"
+                )
         return files
 
 

@@ -284,7 +284,9 @@ def emptied(path: Path) -> None:
     np.save(path, np.load(path)[:-1])
 
 
-@pytest.mark.parametrize("name", ["postings", "forward", "rows", "indptr", "windows"])
+@pytest.mark.parametrize(
+    "name", ["postings", "forward", "rows", "indptr", "windows", "directory", "bounds", "starts"]
+)
 @pytest.mark.parametrize("damage", [cut_short, emptied, Path.unlink])
 def test_damaged_files_are_reported(tmp_path: Path, name: str, damage: Callable[[Path], None]):
     vectors = topical(300, 50, 1)
