@@ -23,7 +23,7 @@ from indexing.inverted.narrow import multiply_add, read_ahead
 
 COLUMNS = 1024  # maxima that stand for all bounds while the best are looked for
 MOST_TERMS = 1000  # a query of more is not worth bounds of 16 bits
-FEW_POSTINGS = 1 << 14  # are added in less time than bounds and thresholds take
+FIRST_SHARE = 16  # the first blocks are to be so many times less work than adding up every posting
 BOUND_COST = 32  # blocks whose bound is raised in the time of a posting
 BLOCK_COST = 400  # postings that are added in the time of scoring a block
 FIRST_BLOCKS = 8  # scored before a threshold is known, at least
@@ -417,7 +417,8 @@ def _search_query(  # noqa: C901  the stages of a search, which share its state
         if t < heavy:
             bound_work += df if bounded[terms[t]] < 0 else blocks // BOUND_COST
     counts[POSTINGS] = total
-    if heavy == 0 or n_terms > MOST_TERMS or total < FEW_POSTINGS or 2 * bound_work >= total:
+    first_work = FIRST_SHARE * max(FIRST_BLOCKS, k // 4) * BLOCK_COST
+    if heavy == 0 or n_terms > MOST_TERMS or max(first_work, 2 * bound_work) >= total:
         counts[ADDED] = 1
         return add_everything(
             terms, weights, unit, rows, windows, postings, allowed, accumulators, heap, np.int64(0)
