@@ -418,7 +418,7 @@ def _search_query(  # noqa: C901  the stages of a search, which share its state
             bound_work += df if bounded[terms[t]] < 0 else blocks // BOUND_COST
     counts[POSTINGS] = total
     first_work = FIRST_SHARE * max(FIRST_BLOCKS, k // 4) * BLOCK_COST
-    if heavy == 0 or n_terms > MOST_TERMS or max(first_work, 2 * bound_work) >= total:
+    if heavy == 0 or n_terms > MOST_TERMS or first_work >= total or 2 * bound_work >= total:
         counts[ADDED] = 1
         return add_everything(
             terms, weights, unit, rows, windows, postings, allowed, accumulators, heap, np.int64(0)
