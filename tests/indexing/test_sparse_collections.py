@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -23,6 +24,8 @@ from indexing.options import BuildOptions, WriteOptions, representation_options
 from retrieval.errors import ConfigError
 from retrieval.protocols import SearchRequest
 
+# with the names of `tercet`: click keeps a command's help option as its first caller wants it
+GROUP = click.Group("t", commands=[index_command], context_settings={"help_option_names": ["-h", "--help"]})
 WORDS = "cat dog bird fish red green blue fast slow old new river mountain search engine index vector".split()
 
 
@@ -119,9 +122,7 @@ def test_an_index_that_is_there_is_not_added_again(tmp_path: Path, model: Path):
     build_collection(
         open_corpus(corpus(tmp_path / "a.jsonl", 0, 20)), tmp_path / "c", options(model, "sparse")
     )
-    again = CliRunner().invoke(
-        index_command, [str(tmp_path / "c"), "--add", "sparse:inverted", "-q"], catch_exceptions=True
-    )
+    again = CliRunner().invoke(GROUP, ["index", str(tmp_path / "c"), "--add", "sparse:inverted", "-q"])
     assert isinstance(again.exception, ConfigError)
     assert "already has this index" in str(again.exception)
 
@@ -130,8 +131,18 @@ def test_the_command_adds_a_sparse_representation(tmp_path: Path, model: Path):
     target = str(tmp_path / "c")
     build_collection(open_corpus(corpus(tmp_path / "a.jsonl", 0, 20)), target, options(model, "bm25"))
     added = CliRunner().invoke(
-        index_command,
-        [target, "--add", "sparse", "--sparse-model", str(model), "--sparse-option", "query_terms=9", "-q"],
+        GROUP,
+        [
+            "index",
+            target,
+            "--add",
+            "sparse",
+            "--sparse-model",
+            str(model),
+            "--sparse-option",
+            "query_terms=9",
+            "-q",
+        ],
         catch_exceptions=False,
     )
     assert added.exit_code == 0
