@@ -504,8 +504,11 @@ def summary(rows: list[dict[str, object]]) -> list[dict[str, object]]:
             good = [r for r in mine if keeps(r)]
             if good:
                 row = max(good, key=lambda r: r["qps"])
-                out.append(row | {"setting": f"{label}: {row['setting']}"})
-        out += [r for r in mine if r["setting"] in ("exact, single calls", "exact, every posting added")]
+                setting = row["setting"] if label == "exact" else f"{label}: {row['setting']}"
+                out.append(row | {"setting": setting})
+        out += [
+            r for r in mine if r["engine"] == "tercet" and r["setting"].startswith("exact") and r not in out
+        ]
     return out
 
 

@@ -188,7 +188,7 @@ class InvertedIndex:
 
         Raises:
             IncompatibleError: the queries have another vocabulary.
-            ConfigError: a query weight is negative or no number.
+            ConfigError: a query has a weight that is negative or no number, or a term outside the vocabulary.
         """
         return self.search_counted(queries, request)[0]
 
@@ -224,7 +224,7 @@ class InvertedIndex:
 
         files, n = self._files, len(hits)
         run = search_kernel(files.directory.dtype)
-        half = (len(files.starts) - 1 + 1) // 2
+        half = len(files.starts) // 2  # blocks, rounded up to an even number
         budget = _NO_LIMIT
         if request.time_budget_ms is not None:
             budget = max(1, int(request.time_budget_ms * 1e6 / n / self._pace[0]))
@@ -245,7 +245,7 @@ class InvertedIndex:
                 *(hits.rows, hits.scores, counts),
             )
             if wrong >= 0:
-                raise ConfigError(f"query {wrong} has a weight that is negative or no number")
+                raise _wrong_query(wrong)
 
         started = perf_counter()
         if n < 2 * _GRAIN:
@@ -260,7 +260,8 @@ class InvertedIndex:
     def _narrow(self, queries: Sparse, allowed: Bitmap) -> NDArray[np.int64] | None:
         """The allowed rows, where scoring them one by one is the least work."""
         indptr = self._files.indptr
-        postings = int((indptr[queries.indices + 1] - indptr[queries.indices]).sum())
+        inside = queries.indices[(queries.indices >= 0) & (queries.indices < self.vectors.dim)]
+        postings = int((indptr[inside + 1] - indptr[inside]).sum())
         if allowed.count() * _ROW_COST * len(queries) > postings:
             return None
         return allowed.rows()
@@ -279,7 +280,7 @@ class InvertedIndex:
                 *(heap, hits.rows[query], hits.scores[query]),
             )
             if wrong >= 0:
-                raise ConfigError(f"query {query} has a weight that is negative or no number")
+                raise _wrong_query(query)
 
     # --- explanation
 
@@ -305,6 +306,13 @@ class InvertedIndex:
                 Explanation("sum over shared terms", sum(part.value for part in parts), tuple(parts))
             )
         return explained
+
+
+def _wrong_query(query: int) -> ConfigError:
+    return ConfigError(
+        f"query {query} has a weight that is negative or no number, or a term outside the vocabulary; "
+        "encode queries with the encoder of the collection"
+    )
 
 
 def _is_number(value: object) -> bool:

@@ -571,10 +571,14 @@ def search(
         counts: (Q, 5): postings of the query's terms, blocks bounded, passed and scored, 1 where all was added.
 
     Returns:
-        The first query with a weight that is negative or no number; -1 if there is none.
+        The first query with a weight that is negative or no number, or a term outside the vocabulary; -1 if there
+        is none.
     """
     for query in range(first, last):
         begin, end = query_indptr[query], query_indptr[query + 1]
+        for position in range(begin, end):
+            if query_terms[position] < 0 or query_terms[position] >= len(peaks):
+                return query
         weights = np.empty(end - begin, dtype=np.int64)
         unit = _quantised(query_values[begin:end], weights)
         if unit < 0:
@@ -652,8 +656,11 @@ def search_rows(
         rows: which may be returned.
 
     Returns:
-        -1; 0 if a weight of the query is negative or no number.
+        -1; 0 if a weight of the query is negative or no number, or a term outside the vocabulary.
     """
+    for term in terms:
+        if term < 0 or term >= len(table):
+            return 0
     weights = np.empty(len(terms), dtype=np.int64)
     unit = _quantised(term_values, weights)
     if unit < 0:

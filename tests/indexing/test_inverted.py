@@ -255,6 +255,13 @@ def test_a_term_outside_the_vocabulary_is_refused(tmp_path: Path):
         build(tmp_path / "index", sparse([{9: 1.0}], 9))
 
 
+@pytest.mark.parametrize("term", [-1, 400, 2**31 - 1])
+def test_a_query_term_outside_the_vocabulary_is_refused(large: InvertedIndex, term: int):
+    for allowed in (None, Bitmap.from_rows([1], len(large))):
+        with pytest.raises(ConfigError, match=r"query 1 has .* outside the vocabulary"):
+            large.search(sparse([{1: 1.0}, {term: 1.0}], 400), SearchRequest(allowed=allowed))
+
+
 def test_a_query_of_another_vocabulary_is_refused(large: InvertedIndex):
     with pytest.raises(IncompatibleError, match="401 terms"):
         large.search(sparse([{1: 1.0}], 401), SearchRequest())
