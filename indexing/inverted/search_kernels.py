@@ -22,10 +22,14 @@ from indexing.inverted.layout import BLOCK, BLOCK_BITS, BUCKETS, LEVELS, WINDOW_
 from indexing.inverted.narrow import multiply_add, read_ahead
 
 COLUMNS = 1024  # maxima that stand for all bounds while the best are looked for
+SCORE_COLUMNS = 4096  # the same for the scores of a window
+N_LEVELS = 512  # of values among which the largest are looked for
+GROUP = 64  # documents whose scores are compared with the threshold at once
+PAGE = 4096  # bytes of the next line of bounds that are asked for ahead of its turn
 MOST_TERMS = 1000  # a query of more is not worth bounds of 16 bits
-FIRST_SHARE = 16  # the first blocks are to be so many times less work than adding up every posting
+FIRST_SHARE = 8  # the first blocks are to be so many times less work than adding up every posting
 BOUND_COST = 32  # blocks whose bound is raised in the time of a posting
-BLOCK_COST = 400  # postings that are added in the time of scoring a block
+BLOCK_COST = 800  # postings that are added in the time of scoring a block
 FIRST_BLOCKS = 8  # scored before a threshold is known, at least
 MORE_BLOCKS = 8  # times as many are looked at in the next round
 AHEAD = 6  # blocks whose data is asked for ahead of their turn
@@ -163,15 +167,35 @@ def raise_bounds_of_postings(
 
 
 @kernel
-def column_maxima(bounds: NDArray[np.uint16], columns: NDArray[np.uint16]) -> None:
-    """The maximum of each column of bounds laid out in rows as wide as columns."""
+def column_maxima(values: NDArray[Any], columns: NDArray[Any]) -> None:
+    """The maximum of each column of values laid out in rows as wide as columns."""
     width = len(columns)
-    columns[:] = bounds[:width]
-    for start in range(width, len(bounds), width):
-        row = bounds[start : min(start + width, len(bounds))]
+    columns[:] = values[:width]
+    for start in range(width, len(values), width):
+        row = values[start : min(start + width, len(values))]
         for column in range(len(row)):
             value = row[column]
             columns[column] = value if value > columns[column] else columns[column]
+
+
+@kernel
+def level_reached_by(columns: NDArray[Any], wanted: int) -> int:
+    """A value that at least ``wanted`` columns reach, and few more than that; 0 if there is none."""
+    largest = np.int64(0)
+    for column in range(len(columns)):
+        largest = max(largest, np.int64(columns[column]))
+    shift = 0
+    while largest >> shift >= N_LEVELS:
+        shift += 1
+    bins = np.zeros(N_LEVELS, dtype=np.int32)
+    for column in range(len(columns)):
+        bins[np.uint64(columns[column]) >> np.uint64(shift)] += np.int32(1)
+    reached = 0
+    for level in range(N_LEVELS - 1, 0, -1):
+        reached += bins[level]
+        if reached >= wanted:
+            return level << shift
+    return 0
 
 
 @kernel
@@ -220,6 +244,7 @@ def score_block(
         scores: (BLOCK,) receives the scores.
     """
     scores[:] = np.uint32(0)
+    begin = np.uint64(start)
     maxima = np.int64(0)
     n_terms = len(terms)
     for t in range(n_terms):
@@ -228,11 +253,14 @@ def score_block(
                 read_ahead(forward, start + np.int64(line[buckets[terms[later]]]))
         bucket, slot, weight = buckets[terms[t]], slots[terms[t]], weights[t]
         largest = np.uint32(0)
-        for position in range(start + np.int64(line[bucket]), start + np.int64(line[bucket + 1])):
+        position = begin + np.uint64(line[np.uint64(bucket)])
+        end = begin + np.uint64(line[np.uint64(bucket) + np.uint64(1)])
+        while position < end:
             posting = forward[position]
+            position += np.uint64(1)
             if posting >> np.uint32(12) == slot:
                 product = np.uint32(weight * (posting & np.uint32(255)))
-                scores[(posting >> np.uint32(8)) & np.uint32(BLOCK - 1)] += product
+                scores[np.uint64((posting >> np.uint32(8)) & np.uint32(BLOCK - 1))] += product
                 largest = max(largest, product)
         maxima += np.int64(largest)
         if t % CHECK_EVERY == CHECK_EVERY - 1:
@@ -319,10 +347,11 @@ def score_blocks(  # noqa: C901  the reading ahead belongs into the loop
 def add_postings(
     postings: NDArray[np.uint32], first: int, last: int, weight: np.uint32, accumulators: NDArray[np.uint32]
 ) -> None:
-    """Add a term's postings of a window."""
-    for position in range(first, last):
-        posting = postings[position]
-        accumulators[posting >> np.uint32(8)] += np.uint32(weight * (posting & np.uint32(255)))
+    """Add a term's postings of a window; positions are unsigned, as signed ones are tested for being negative."""
+    part = postings[first:last]
+    for position in range(np.uint64(len(part))):
+        posting = part[position]
+        accumulators[np.uint64(posting >> np.uint32(8))] += np.uint32(weight * (posting & np.uint32(255)))
 
 
 @kernel
@@ -354,13 +383,17 @@ def add_everything(
         for t in range(len(terms)):
             place = np.int64(terms[t]) * (n_windows + 1) + window
             add_postings(postings, windows[place], windows[place + 1], weights[t], accumulators)
-        for start in range(0, count, BLOCK):
-            best = np.uint32(0)
-            for document in range(BLOCK):
-                best = max(best, accumulators[start + document])
-            if best < threshold:
+        if threshold <= 1 and len(allowed) == 0 and k <= SCORE_COLUMNS // 2:
+            columns = np.empty(SCORE_COLUMNS, dtype=np.uint32)
+            column_maxima(accumulators, columns)
+            threshold = max(threshold, np.int64(level_reached_by(columns, k) * SAFE))
+        for start in range(0, count, GROUP):
+            part, least, some = accumulators[start : start + GROUP], np.uint32(threshold), np.uint32(0)
+            for document in range(GROUP):
+                some |= np.uint32(part[document] >= least)
+            if some == 0:
                 continue
-            for place in range(start, min(start + BLOCK, count)):
+            for place in range(start, min(start + GROUP, count)):
                 score = np.int64(accumulators[place])
                 row = np.int64(rows[first + place])
                 if score < threshold or not is_in(allowed, row):
@@ -435,6 +468,10 @@ def _search_query(  # noqa: C901  the stages of a search, which share its state
     bounds[:] = np.uint16(0)
     for t in range(heavy):
         term = terms[t]
+        if t + 1 < heavy and bounded[terms[t + 1]] >= 0:
+            later = np.int64(bounded[terms[t + 1]]) * half
+            for position in range(later, later + min(half, PAGE), 64):
+                read_ahead(lines, position)
         if bounded[term] >= 0:
             step = (np.int64(peaks[term]) + LEVELS - 1) // LEVELS
             weight = np.uint16(np.ceil(np.float64(step) * weights[t] * scale))
@@ -457,7 +494,7 @@ def _search_query(  # noqa: C901  the stages of a search, which share its state
     while True:
         least = needed
         if wanted < len(columns):
-            least = max(least, np.int64(np.partition(columns, len(columns) - wanted)[len(columns) - wanted]))
+            least = max(least, np.int64(level_reached_by(columns, wanted)))
         n = blocks_between(bounds[:blocks], columns, least, below, found)
         found[:n].sort()
         size, threshold, scored = score_blocks(
