@@ -169,7 +169,7 @@ def data_sets(quick: bool, large: bool) -> Iterator[tuple[str, Path, Sparse, Spa
             yield f"{name}-{kind}", *prepared(key, lambda encode=encode, read=read: encode(*read))
     recipe = hashlib.sha256((ROOT / "benchmarks" / "corpora.py").read_bytes()).hexdigest()[:8]
     for n in (100_000, *((1_000_000,) if large else ())):
-        corpus = SparseCorpus()
+        corpus = SparseCorpus.of_size(n)
         yield (
             f"generated-{n}",
             *prepared(
