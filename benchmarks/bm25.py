@@ -1,13 +1,18 @@
-"""BM25 search beside bm25s' numba backend: one thread, analysed queries, in a batch and one call at a time.
+"""BM25 search beside bm25s' numba backend and Lucene: one thread, queries in a batch and one call at a time.
 
     python benchmarks/bm25.py [--quick] [--json]
 
 Data: SciFact (from $TERCET_DATA or ../shared/data; left out where absent) and generated documents, 1,000,000 of them
-(--quick: 100,000). Both engines index the same terms, analysed once. Tercet gets queries as strings of terms and looks
-them up within the timing; bm25s gets numbers. Rounds are interleaved; `ms_p50` is the median over rounds of the time a
-query (in a batch) or the median over calls. `recall` is the overlap with the exact top k by Lucene's formula, equal
-scores counting as equal: bm25s uses exact lengths where Lucene, and so Tercet, rounds them to a byte. `speedup` is how
-many times faster than bm25s an engine is.
+(--quick: 100,000). Tercet and bm25s index the same terms, analysed once. Tercet gets queries as strings of terms and
+looks them up within the timing; bm25s gets numbers. Rounds are interleaved; `ms_p50` is the median over rounds of the
+time a query (in a batch) or the median over calls. `recall` is the overlap with the exact top k by Lucene's formula,
+equal scores counting as equal: bm25s uses exact lengths where Lucene, and so Tercet, rounds them to a byte. `speedup`
+is how many times faster than bm25s an engine is, `speedup_lucene` than Lucene.
+
+Lucene is Anserini's `SimpleSearcher.batch_search` in a process of its own (lucene_worker.py), on one processor, timed
+in there around the one call into Java. That call also analyses the queries and reads the stored id of every hit, which
+at large k takes most of its time; its build starts from text and so includes the analysis. It is left out where its
+environment cannot be made, and with --quick where there is none yet.
 """
 
 from __future__ import annotations
@@ -22,6 +27,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -29,19 +37,27 @@ os.environ["TERCET_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = os.environ["OMP
 
 import numpy as np
 
+from benchmarks import lucene_worker
 from benchmarks.corpora import Corpus, terms_of, word
 from retrieval.encoders.terms import TermsEncoder
 from retrieval.values import Document, Strings, Terms
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".bench" / "bm25"
-PARAMETERS = {"k1": 0.9, "b": 0.4}
+PARAMETERS = {"k1": lucene_worker.K1, "b": lucene_worker.B}
+OURS_AND_BM25S = ("tercet", "bm25s")
 ROUNDS = 7
 CALLS = 300
 EXACT = 50  # queries that the exact ranking is worked out for
 
 
 # --- data
+
+
+def scifact_documents(source: Path) -> list[Document]:
+    """Its documents in the order of the file."""
+    records = map(json.loads, (source / "corpus.jsonl").open(encoding="utf-8"))
+    return [Document(r["_id"], r["text"], r.get("title", "")) for r in records]
 
 
 def scifact() -> tuple[Path, Path] | None:
@@ -54,9 +70,7 @@ def scifact() -> tuple[Path, Path] | None:
     folder = CACHE / f"scifact-{hashlib.sha256(text).hexdigest()[:12]}"
     shutil.rmtree(folder / "rows", ignore_errors=True)  # our analysis may have changed
     (folder / "rows").mkdir(parents=True)
-    records = [json.loads(line) for line in text.splitlines()]
-    documents = [Document(r["_id"], r["text"], r.get("title", "")) for r in records]
-    TermsEncoder().encode_documents(documents).save(folder / "rows")
+    TermsEncoder().encode_documents(scifact_documents(source)).save(folder / "rows")
     return folder, source
 
 
@@ -80,11 +94,9 @@ def generated(n: int) -> Path:
     return folder
 
 
-def generated_queries(n: int, n_documents: int) -> Terms:
-    """Queries as analysis would give them."""
-    return TermsEncoder().encode_queries(
-        [" ".join(word(t) for t in query) for query in Corpus().queries(n, n_documents)]
-    )
+def generated_queries(n: int, n_documents: int) -> list[str]:
+    """Queries as text."""
+    return [" ".join(word(t) for t in query) for query in Corpus().queries(n, n_documents)]
 
 
 # --- builds, each in a process of its own
@@ -122,15 +134,18 @@ def build(engine: str, folder: Path) -> None:
     (target / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
-def built(engine: str, folder: Path) -> dict[str, object]:
-    """Figures of a build; the peer's is kept from run to run."""
+def build_apart(engine: str, folder: Path) -> None:
+    """Build in a process of its own."""
+    subprocess.run([sys.executable, __file__, "--build", engine, str(folder)], check=True, stdout=sys.stderr)
+
+
+def built(engine: str, folder: Path, make: Callable[[], None]) -> dict[str, object]:
+    """Figures of a build; a peer's is kept from run to run."""
     facts = folder / engine / "facts.json"
     cached = facts.exists() and engine != "tercet"
     if not cached:
         shutil.rmtree(folder / engine, ignore_errors=True)
-        subprocess.run(
-            [sys.executable, __file__, "--build", engine, str(folder)], check=True, stdout=sys.stderr
-        )
+        make()
     return json.loads(facts.read_text(encoding="utf-8")) | ({"cached": True} if cached else {})
 
 
@@ -185,15 +200,25 @@ def ndcg10(found: np.ndarray, folder: Path, n_documents: int) -> float:
 
 
 def measure(
-    data: str, folder: Path, queries: Terms, depths: list[int], source: Path | None
+    data: str,
+    folder: Path,
+    documents: Iterable[str],
+    texts: list[str],
+    depths: list[int],
+    source: Path | None,
+    java: Path | None,
 ) -> list[dict[str, object]]:
-    """Rows of both engines."""
+    """Rows of all engines; without Lucene's where `java`, the Python of its environment, is None."""
     import bm25s
 
     from indexing.bm25 import Bm25Index
     from retrieval.protocols import SearchRequest
 
-    facts = {engine: built(engine, folder) for engine in ("tercet", "bm25s")}
+    queries = TermsEncoder().encode_queries(texts)
+    facts = {engine: built(engine, folder, partial(build_apart, engine, folder)) for engine in OURS_AND_BM25S}
+    if java:
+        make = partial(lucene_worker.index, java, folder / "lucene", documents)
+        facts["lucene"] = built("lucene", folder, make)
     terms = Terms.load(folder / "rows")
     index = Bm25Index.load(folder / "tercet", terms, Bm25Index.parameters(PARAMETERS))
     peer = bm25s.BM25.load(str(folder / "bm25s"), backend="numba")
@@ -230,31 +255,49 @@ def measure(
         return taken
 
     rows = []
-    for setting, k in [("batch", k) for k in depths] + [("single call", depths[0])]:
-        times: dict[str, list[float]] = {"tercet": [], "bm25s": []}
-        found: dict[str, np.ndarray] = {}
-        for round_ in range(ROUNDS + 1):  # the first warms up
+    with lucene_worker.Worker(java, folder / "lucene", texts) if java else nullcontext() as lucene:
+        for setting, k in [("batch", k) for k in depths] + [("single call", depths[0])]:
+            times: dict[str, list[float]] = {engine: [] for engine in OURS_AND_BM25S}
+            found: dict[str, np.ndarray] = {}
+            if lucene and setting == "batch":
+                times["lucene"], found["lucene"] = [], padded(lucene.warm_up(k), k)
+            for round_ in range(ROUNDS + 1):  # the first warms up
+                for engine, taken in times.items():
+                    if engine == "lucene":
+                        taken += [lucene.time(k) / n] * (round_ > 0)
+                    elif setting == "batch":
+                        seconds, found[engine] = batch(engine, k)
+                        taken += [seconds] * (round_ > 0)
+                    else:
+                        taken += single(engine, k) if round_ > 0 else []
             for engine, taken in times.items():
-                if setting == "batch":
-                    seconds, found[engine] = batch(engine, k)
-                    taken += [seconds] * (round_ > 0)
-                else:
-                    taken += single(engine, k) if round_ > 0 else []
-        for engine, taken in times.items():
-            median = statistics.median(taken)
-            p95 = sorted(taken)[int(0.95 * len(taken))] if setting != "batch" else None
-            rows.append(
-                {
-                    "bench": "bm25", "data": data, "engine": engine, "setting": setting, "k": k, "threads": 1,
-                    "qps": round(1 / median), "ms_p50": round(1e3 * median, 5),
-                    "ms_p95": None if p95 is None else round(1e3 * p95, 5),
-                    "speedup": round(statistics.median(times["bm25s"]) / median, 2),
-                    "recall": overlap(found[engine], exact, k) if found else None,
-                    "ndcg10": ndcg10(found[engine], source, len(terms)) if found and source and k == 10 else None,
-                    **facts[engine],
-                }
-            )  # fmt: skip
+                median = statistics.median(taken)
+                p95 = sorted(taken)[int(0.95 * len(taken))] if setting != "batch" else None
+                rows.append(
+                    {
+                        "bench": "bm25", "data": data, "engine": engine,
+                        "setting": "batch_search, 1 thread" if engine == "lucene" else setting,
+                        "k": k, "threads": 1,
+                        "qps": round(1 / median), "ms_p50": round(1e3 * median, 5),
+                        "ms_p95": None if p95 is None else round(1e3 * p95, 5),
+                        "speedup": times_faster(median, times["bm25s"]),
+                        "speedup_lucene": times_faster(median, times.get("lucene", [])),
+                        "recall": overlap(found[engine], exact, k) if found else None,
+                        "ndcg10": ndcg10(found[engine], source, len(terms)) if found and source and k == 10 else None,
+                        **facts[engine],
+                    }
+                )  # fmt: skip
     return rows
+
+
+def times_faster(seconds: float, others: list[float]) -> float | None:
+    """Than the median of the others; None without any."""
+    return round(statistics.median(others) / seconds, 2) if others else None
+
+
+def padded(rows: list[list[int]], k: int) -> np.ndarray:
+    """(Q, k) rows, -1 where there is none."""
+    return np.array([found + [-1] * (k - len(found)) for found in rows])
 
 
 def encode_one(queries: Terms, query: int) -> Terms:
@@ -281,7 +324,7 @@ def main() -> None:
     if given.build:
         build(given.build[0], Path(given.build[1]))
         return
-    rows = []
+    rows, java = [], lucene_worker.environment(make=not given.quick)
     if (real := scifact()) is not None:
         folder, source = real
         texts = {
@@ -289,11 +332,11 @@ def main() -> None:
         }
         lines = (source / "qrels" / "test.tsv").read_text("utf-8").splitlines()[1:]
         asked = dict.fromkeys(line.split()[0] for line in lines)
-        rows += measure(
-            "scifact", folder, TermsEncoder().encode_queries([texts[q] for q in asked]), [10, 1000], source
-        )
+        documents = (document.contents() for document in scifact_documents(source))
+        rows += measure("scifact", folder, documents, [texts[q] for q in asked], [10, 1000], source, java)
     n = 100_000 if given.quick else 1_000_000
-    rows += measure(f"generated-{n}", generated(n), generated_queries(300, n), [10, 100, 1000], None)
+    documents, queries = Corpus().texts(n), generated_queries(300, n)
+    rows += measure(f"generated-{n}", generated(n), documents, queries, [10, 100, 1000], None, java)
     for row in rows:
         if given.json:
             print(json.dumps(row))
@@ -306,14 +349,19 @@ def main() -> None:
             "qps",
             "ms_p50",
             "speedup",
+            "speedup_lucene",
             "recall",
             "ndcg10",
             "build_s",
             "index_bytes",
         )
-        print("  ".join(f"{name:>14}" for name in columns))
-        for row in rows:
-            print("  ".join(f"{'' if row[name] is None else row[name]:>14}" for name in columns))
+        table = [
+            columns,
+            *([str("" if row[name] is None else row[name]) for name in columns] for row in rows),
+        ]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for line in table:
+            print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
 
 
 if __name__ == "__main__":

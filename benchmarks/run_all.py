@@ -24,12 +24,18 @@ BENCHMARKS = {
     "quality": "Retrieval quality on BEIR collections, zero-shot",
     "bm25": "BM25 search beside bm25s",
     "sparse": "Learned-sparse search beside bmp, Seismic and kANNolo",
+    "late": "Late-interaction search beside fast-plaid and a plain scan",
+    "late_shares": "Late interaction: what fixed dimensional encodings find",
+    "late_curve": "Late interaction: nDCG@10 against bytes a token",
     "encode": "Encoding beside SentenceTransformer.encode",
     "collection": "Building and opening collections",
     "service": "The HTTP API beside the same search in process",
     "cold_start": "From process start to an answer",
 }
 """Name -> heading, in the order of the page."""
+
+STUDIES = {"late_shares": ("late", "--shares"), "late_curve": ("late", "--curve")}
+"""Name -> script and option, where the script has another name."""
 
 ALWAYS = ("bench", "versions", "seed")
 
@@ -50,7 +56,8 @@ def machine() -> str:
 
 def run(name: str, quick: bool) -> None:
     """Run one benchmark and keep its lines."""
-    command = ["python", f"benchmarks/{name}.py", *(["--quick"] if quick else []), "--json"]
+    script, *options = STUDIES.get(name, (name,))
+    command = ["python", f"benchmarks/{script}.py", *options, *(["--quick"] if quick else []), "--json"]
     print(f"$ {' '.join(command)}", file=sys.stderr, flush=True)
     done = subprocess.run(
         [sys.executable, *command[1:]], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True

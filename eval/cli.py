@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from indexing.cli_options import model_options, models_given
 
 if TYPE_CHECKING:
     from eval.beir import BeirDataset
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     "--using",
     default="bm25,dense,hybrid",
     show_default=True,
-    help="Retrievers, separated by commas; a+b fuses two.",
+    help="Retrievers, separated by commas: bm25, dense, dense-hnsw, sparse, late, plaid, fde, slim, hybrid; "
+    "a+b fuses two.",
 )
 @click.option("--split", default="test", show_default=True, help="Judgements: qrels/SPLIT.tsv.")
 @click.option("--metrics", default="", help="Further metrics, such as MAP,P@5,Success@1.")
@@ -53,7 +56,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Dense encoder: default, a folder, a Hub id, FAMILY:MODEL.",
 )
-@click.option("--sparse-model", help="Learned-sparse encoder: a SparseEncoder folder or Hub id.")
+@model_options
 @click.option(
     "--drop-self/--keep-self",
     default=None,
@@ -90,13 +93,13 @@ def command(
     collection: Path | None,
     runs: Sequence[Path],
     encoder: str,
-    sparse_model: str | None,
     drop_self: bool | None,
     timed_queries: int,
     seed: int,
     output: Path | None,
     as_json: bool,
     quiet: bool,
+    **own_models: str | None,
 ) -> None:
     """Measure retrievers on DATASET: a folder in BEIR's form or a BEIR name.
 
@@ -112,6 +115,7 @@ def command(
 
     with reading_options():
         wanted = parse_metrics([*DEFAULT_METRICS, *_names(metrics)])
+    models = {"dense": encoder, **models_given(own_models)}
     conditions = Conditions(metrics=wanted, k=k, depth=depth, timed_queries=timed_queries, seed=seed)
     evaluations: list[Evaluation] = []
     with progress_bars(quiet=quiet) as progress:
@@ -123,7 +127,7 @@ def command(
                 _evaluate(
                     override_self(dataset, drop_self),
                     _names(using),
-                    (encoder, sparse_model),
+                    models,
                     collection,
                     runs,
                     conditions,
@@ -149,7 +153,7 @@ def _names(text: str) -> list[str]:
 def _evaluate(
     dataset: BeirDataset,
     using: Sequence[str],
-    models: tuple[str, str | None],
+    models: Mapping[str, str],
     collection: Path | None,
     runs: Sequence[Path],
     conditions: Conditions,
@@ -163,12 +167,12 @@ def _evaluate(
     with reading_options():  # a wrong split or retriever shows before anything is built
         dataset.qrels()
         if not runs and collection is None:
-            required_representations(using, *models)
+            required_representations(using, models)
     if runs:
         return with_p_values([evaluate_run(dataset, read_run(path), path.name, conditions) for path in runs])
     if collection is not None:
         _check_collection(collection, dataset, using)
-    path = collection or cached_collection(dataset, using, *models, progress=progress)
+    path = collection or cached_collection(dataset, using, models, progress=progress)
     return evaluate(dataset, open_retrievers(path, using), conditions, progress)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -17,14 +17,14 @@ from retrieval.errors import ConfigError, IncompatibleError
 
 if TYPE_CHECKING:
     from indexing.collection import CollectionSnapshot
+    from indexing.commit import IndexSpec
     from indexing.options import RepresentationOptions
 
 
 def cached_collection(
     dataset: BeirDataset,
     using: Sequence[str],
-    encoder: str = "default",
-    sparse_model: str | None = None,
+    models: Mapping[str, str] | None = None,
     progress: Progress | None = None,
     cache: Path | None = None,
 ) -> Path:
@@ -37,8 +37,7 @@ def cached_collection(
     Args:
         dataset: whose corpus.
         using: names of retrievers, as ``CollectionSnapshot.searcher`` takes them.
-        encoder: the dense encoder, as ``tercet index`` takes it.
-        sparse_model: the learned-sparse encoder, likewise.
+        models: representation -> its encoder's model, as ``tercet index`` takes it; defaults for others.
         progress: told of the build.
         cache: the parent folder; ``cache_folder()/collections`` where None.
 
@@ -51,7 +50,7 @@ def cached_collection(
     from indexing.corpora import open_corpus
     from indexing.options import BuildOptions
 
-    parts = required_representations(using, encoder, sparse_model)
+    parts = required_representations(using, models)
     described = [[part.name, dict(part.encoder), [repr(spec) for spec in part.indexes]] for part in parts]
     version = metadata.version("tercet")  # another release may analyse, encode or lay out indexes otherwise
     options = json.dumps([version, FORMAT, described], sort_keys=True, default=str)
@@ -68,42 +67,40 @@ def cached_collection(
     return path
 
 
-_BASES = {"lucene-bm25": "bm25", "lucene-impact": "sparse"}
-"""Kinds that go by their own name, and the representation they index."""
-
-
 def required_representations(
-    using: Sequence[str], encoder: str = "default", sparse_model: str | None = None
+    using: Sequence[str], models: Mapping[str, str] | None = None
 ) -> tuple[RepresentationOptions, ...]:
     """What a collection must hold for the named retrievers.
 
     "hybrid" needs all default representations, "dense-hnsw" the representation dense with an hnsw index, and
-    "lucene-bm25" the representation bm25 with an index of that kind.
+    "lucene-bm25" the representation bm25 with an index of that kind. The index that a representation's own name means
+    comes first.
 
     Raises:
         ConfigError: a name that no collection can have.
     """
     from indexing.options import DEFAULT_REPRESENTATIONS, representation_options
-    from indexing.searching import split_using
+    from indexing.searching import OWN_NAMES, split_using
 
     wanted: dict[str, RepresentationOptions] = {}
     for name in using:
         _, names = split_using(name)
         for part in DEFAULT_REPRESENTATIONS if names == "hybrid" else names.split("+"):
             base, _, kind = part.partition("-")
-            if part in _BASES:
-                base, kind = _BASES[part], part
-            options = representation_options(
-                f"{base}:{kind}" if kind else base, dense_model=encoder, sparse_model=sparse_model
-            )
-            known = wanted.get(base)
-            if known is not None:
-                new = tuple(spec for spec in options.indexes if spec not in known.indexes)
-                options = replace(known, indexes=(*known.indexes, *new))
-            wanted[base] = options
+            if part in OWN_NAMES:
+                base, kind = OWN_NAMES[part], part
+            text = f"{base}:{kind}" if kind else base
+            options = representation_options(text, (models or {}).get(base))
+            known = wanted.get(base, options)
+            both = (*known.indexes, *options.indexes) if kind else (*options.indexes, *known.indexes)
+            wanted[base] = replace(known, indexes=_distinct(both))
     if not wanted:
         raise ConfigError("no retriever given; name at least one, such as --using bm25,dense,hybrid")
     return tuple(wanted.values())
+
+
+def _distinct(specs: Iterable[IndexSpec]) -> tuple[IndexSpec, ...]:
+    return tuple({repr(spec): spec for spec in specs}.values())
 
 
 def missing_documents(snapshot: CollectionSnapshot, dataset: BeirDataset) -> tuple[int, int]:
@@ -140,12 +137,18 @@ def open_retrievers(path: Path, using: Sequence[str]) -> list[Retriever]:
 
 
 def index_bytes(snapshot: CollectionSnapshot, using: str) -> int:
-    """Bytes on disk of the vectors and indexes that a retriever reads, over all segments."""
+    """Bytes on disk of the vectors and indexes that a retriever reads, over all segments, and of what was trained."""
     from indexing.searching import index_names, parse_using
+    from indexing.shared_state import named_states, state_bytes
 
     known = index_names(snapshot.representations)
     _, parts = parse_using(snapshot.representations, using)
-    total = 0
+    used = {name for part in parts for name in (known[part][0], "-".join(known[part]))}
+    total = sum(
+        state_bytes(snapshot.path, name, generation)
+        for name, generation in named_states(snapshot.commit)
+        if name in used
+    )
     for segment, entry in zip(snapshot.segments, snapshot.commit.segments, strict=True):
         sizes = segment.bytes_on_disk()
         for name in {known[part][0] for part in parts}:

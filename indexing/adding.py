@@ -8,14 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from indexing.assembly import build_index
 from indexing.collection import CollectionSnapshot
 from indexing.commit import Commit, IndexSpec, Representation, SegmentEntry, read_commit, write_commit
 from indexing.documents import pack_documents
 from indexing.durable import sync_folder
+from indexing.encoder_fitting import able_to_encode, spread, with_learned
 from indexing.fitting import fitted, same_index, with_indexes
 from indexing.lock import writer_lock
-from indexing.options import BATCH_ROWS, RepresentationOptions, check_distinct
+from indexing.options import BATCH_ROWS, RepresentationOptions, check_distinct, rows_together
 from indexing.progress import Progress, Silent
 from indexing.segment import Segment
 from indexing.staging import Staging
@@ -24,7 +27,7 @@ from indexing.vectors import Vectors, check_finite, join_vectors, load_vectors, 
 from retrieval.encoders import open_encoder
 from retrieval.errors import ConfigError, IncompatibleError
 from retrieval.protocols import Encoder
-from retrieval.values import Dense, Strings
+from retrieval.values import Dense, Document, Strings
 
 
 def add_representation(
@@ -85,19 +88,13 @@ def _index_segments(
     """The segments with the new indexes, and the specs with what these have learned."""
     entries = []
     for entry in commit.segments:
-        specs = fitted(specs, load_vectors(path / "segments" / entry.id / "vectors" / name))
+        vectors = load_vectors(path / "segments" / entry.id / "vectors" / name)
+        specs = fitted(path, name, specs, vectors, memory_bytes=memory_bytes, progress=progress)
         indexes = dict(entry.indexes)
         for spec in specs:
             key = f"{name}-{spec.kind}"
             generation = indexes.get(key, 0) + 1
-            build_index(
-                path / "segments" / entry.id,
-                name,
-                spec,
-                generation,
-                memory_bytes=memory_bytes,
-                progress=progress,
-            )
+            build_index(path, entry.id, name, spec, generation, memory_bytes=memory_bytes, progress=progress)
             indexes[key] = generation
         entries.append(replace(entry, indexes=indexes))
     return tuple(entries), specs
@@ -128,6 +125,9 @@ def _add_vectors(
         staging = Staging(path, plan)
     progress.start(f"encode {options.name}", snapshot.n_rows, "rows")
     with staging.filling(resumable=vectors is None):
+        if vectors is None and snapshot.n_rows:
+            able = able_to_encode(staging, {options.name: encoder}, lambda: _sample(snapshot))
+            encoder = able[options.name]
         _stage(snapshot, staging, options.name, encoder, vectors, progress)
     entries = []
     for entry in commit.segments:
@@ -147,6 +147,7 @@ def _add_vectors(
     representation = Representation(
         dict(encoder.spec), encoder.fingerprints.documents, value_name(encoder.value), tuple(specs)
     )
+    representation = with_learned(path, staging, options.name, representation, encoder)
     snapshot.close()
     return commit.following(
         segments=indexed, representations={**commit.representations, options.name: representation}
@@ -163,7 +164,8 @@ def _stage(
 ) -> None:
     """Stage the vectors of every row, segment by segment, after those that are staged already."""
     done = len(staging.batches)
-    for number, (segment, start, stop) in enumerate(_row_batches(snapshot)):
+    step = rows_together(BATCH_ROWS, [encoder.value])
+    for number, (segment, start, stop) in enumerate(_row_batches(snapshot, step)):
         if number >= done:
             part = _part(segment, start, stop, encoder, vectors)
             check_finite(part, f"representation {name!r}")
@@ -180,13 +182,30 @@ def _part(
     return encoded
 
 
-def _row_batches(snapshot: CollectionSnapshot) -> Iterator[tuple[Segment, int, int]]:
+def _row_batches(snapshot: CollectionSnapshot, step: int) -> Iterator[tuple[Segment, int, int]]:
     for segment in snapshot.segments:
-        for start in range(0, segment.n_rows, BATCH_ROWS):
-            yield segment, start, min(start + BATCH_ROWS, segment.n_rows)
+        for start in range(0, segment.n_rows, step):
+            yield segment, start, min(start + step, segment.n_rows)
+
+
+def _sample(snapshot: CollectionSnapshot) -> list[Document]:
+    """Texts of rows from all over the collection; deleted ones only where there are no others."""
+    live = np.concatenate(
+        [
+            np.ones(segment.n_rows, dtype=np.bool_) if segment.live is None else segment.live.mask()
+            for segment in snapshot.segments
+        ]
+    )
+    rows = np.flatnonzero(live) if live.any() else np.arange(len(live))
+    return snapshot.passages(spread(rows))
 
 
 def _check_fit(snapshot: CollectionSnapshot, vectors: Dense, encoder: Encoder[Any, Any], name: str) -> None:
+    if encoder.value is not Dense:
+        raise IncompatibleError(
+            f"the vectors for {name!r} are dense ones, its encoder makes {value_name(encoder.value)} ones; "
+            "name the model they were made with (-m MODEL)"
+        )
     if len(vectors) != snapshot.n_rows:
         raise IncompatibleError(
             f"the vectors for {name!r} have {len(vectors)} rows, the collection has {snapshot.n_rows} "

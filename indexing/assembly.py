@@ -9,13 +9,14 @@ from pathlib import Path
 from indexing.commit import Commit, IndexSpec, SegmentEntry
 from indexing.documents import DocumentsWriter
 from indexing.durable import sync_folder, write_manifest
-from indexing.fitting import fitted, with_indexes
+from indexing.fitting import fitted, shared_folder, with_indexes
 from indexing.kinds import kind_class
 from indexing.metadata import write_metadata
 from indexing.progress import Progress
 from indexing.segment import index_folder, metadata_folder, segment_folder
 from indexing.staging import StagedBatch
 from indexing.vectors import join_vectors, load_vectors
+from retrieval.errors import ConfigError
 
 
 def assemble_segment(
@@ -51,10 +52,17 @@ def assemble_segment(
         progress.start(f"store {name}", None, "rows")
         join_vectors([batch.vectors_folder(name) for batch in batches], folder / "vectors" / name)
         sync_folder(folder / "vectors")
-        specs = fitted(representation.indexes, load_vectors(folder / "vectors" / name))
+        specs = fitted(
+            collection,
+            name,
+            representation.indexes,
+            load_vectors(folder / "vectors" / name),
+            memory_bytes=memory_bytes,
+            progress=progress,
+        )
         commit = with_indexes(commit, name, specs)
         for spec in specs:
-            build_index(folder, name, spec, 1, memory_bytes=memory_bytes, progress=progress)
+            build_index(collection, segment_id, name, spec, 1, memory_bytes=memory_bytes, progress=progress)
             indexes[f"{name}-{spec.kind}"] = 1
     for path in (folder, folder.parent):
         sync_folder(path)
@@ -70,9 +78,17 @@ def assemble_segment(
 
 
 def build_index(
-    segment: Path, name: str, spec: IndexSpec, generation: int, *, memory_bytes: int, progress: Progress
+    collection: Path,
+    segment_id: str,
+    name: str,
+    spec: IndexSpec,
+    generation: int,
+    *,
+    memory_bytes: int,
+    progress: Progress,
 ) -> None:
-    """Build one index over the stored vectors of a segment and seal it."""
+    """Build one index over the stored vectors of a segment and seal it; its kind is fitted already."""
+    segment = segment_folder(collection, segment_id)
     folder = index_folder(segment, f"{name}-{spec.kind}", generation)
     if folder.exists():
         shutil.rmtree(folder)
@@ -80,7 +96,12 @@ def build_index(
     vectors = load_vectors(segment / "vectors" / name)
     progress.start(f"index {name} ({spec.kind})", len(vectors), "rows")
     kind_class(spec.kind).build(
-        vectors, folder, spec.parameters, memory_bytes=memory_bytes, progress=progress.advance
+        vectors,
+        folder,
+        spec.parameters,
+        memory_bytes=memory_bytes,
+        progress=progress.advance,
+        **shared_folder(collection, name, spec),
     )
     write_manifest(
         folder,
@@ -102,4 +123,6 @@ def index_spec(kind: str, parameters: Mapping[str, object]) -> IndexSpec:
     Raises:
         ConfigError: an unknown kind or parameter, or an impossible value.
     """
+    if "state" in parameters:
+        raise ConfigError(f"the parameter state of index kind {kind!r} is found by training; leave it out")
     return IndexSpec(kind, kind_class(kind).parameters(parameters))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -14,13 +14,15 @@ from typing import Any
 from indexing.assembly import assemble_segment
 from indexing.chunking import Chunking
 from indexing.collection import CollectionSnapshot
+from indexing.collection_encoder import collection_encoder
 from indexing.commit import COMMIT_FILE, Commit, Representation, read_commit, write_commit
 from indexing.corpora import Corpus
 from indexing.corpus_stager import CorpusStager, Tallies
 from indexing.deletes import mark_deleted
 from indexing.documents import load_documents
+from indexing.encoder_fitting import with_learned
 from indexing.lock import WRITER_LOCK, writer_lock
-from indexing.options import BuildOptions, WriteOptions
+from indexing.options import BuildOptions, WriteOptions, rows_together
 from indexing.progress import Progress, Silent
 from indexing.segment import segment_folder
 from indexing.staging import Staging
@@ -121,13 +123,13 @@ def add_documents(
         IncompatibleError: an encoder no longer is what the collection was made with.
         LockedError: another process is writing there.
     """
-    from indexing.searching import collection_encoder
-
     path = Path(path)
     read_commit(path)
     with writer_lock(path):
         commit = read_commit(path)
-        encoders = {name: collection_encoder(commit.representations, name) for name in commit.representations}
+        encoders = {
+            name: collection_encoder(path, commit.representations, name) for name in commit.representations
+        }
         existing = CollectionSnapshot.open(path, commit)
         return _write_segment(corpus, path, commit, encoders, existing, options, progress or Silent())
 
@@ -143,13 +145,14 @@ def _write_segment(
 ) -> BuildReport:
     started = perf_counter()
     base = "" if existing is None else commit.token
+    batch_rows = rows_together(options.batch_rows, (encoder.value for encoder in encoders.values()))
     plan = {
         "base": base,
         "corpus": corpus.fingerprint(),
         "chunking": commit.chunking,
         "encoders": {name: facts.fingerprint for name, facts in commit.representations.items()},
         "on_duplicate": options.on_duplicate,
-        "batch_rows": options.batch_rows,
+        "batch_rows": batch_rows,
     }
     staging = Staging(path, plan, restart=options.restart)
     if not corpus.resumable and staging.batches:
@@ -163,7 +166,7 @@ def _write_segment(
         commit.schema,
         existing,
         options.on_duplicate,
-        options.batch_rows,
+        batch_rows,
         progress,
     )
     tallies = stager.tallies
@@ -173,6 +176,11 @@ def _write_segment(
             raise FormatError("the corpus holds no document; nothing was built", corpus.source)
     following = commit
     if tallies.documents:
+        learned = {
+            name: with_learned(path, staging, name, representation, encoders[name])
+            for name, representation in commit.representations.items()
+        }
+        commit = replace(commit, representations=learned)
         following = _assemble(
             path, commit, staging, tallies, stager.schema.to_json(), existing, options, progress
         )

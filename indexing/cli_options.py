@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,12 @@ DUPLICATES = click.option(
     help="What a repeated document id means: an error, the later wins, or the earlier wins.",
 )
 RESTART = click.option("--restart", is_flag=True, help="Forget an interrupted run instead of resuming it.")
+OWN_MODELS = {
+    "sparse": "Learned-sparse encoder: a SparseEncoder folder or Hub id, such as naver/splade-v3.",
+    "late": "Encoder of a vector a token: a folder or Hub id.  [default: the dense default]",
+    "slim": "Encoder of a sparse vector a token: a masked language model's folder or Hub id.",
+}
+"""Representation with options of its own for its encoder -> help of the one that names the model."""
 CORPUS_FIELDS = ("format_", "id_field", "title_field", "text_field", "ignore_fields")
 """The parameters that ``corpus_options`` adds."""
 
@@ -50,6 +56,41 @@ def corpus_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--NAME-model`` of every representation that has its own; ``models_given`` reads them."""
+    for name in reversed(OWN_MODELS):
+        command = _model_option(name)(command)
+    return command
+
+
+def _model_option(name: str) -> Callable[..., Any]:
+    return click.option(f"--{name}-model", help=OWN_MODELS[name])
+
+
+def encoder_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--NAME-model`` and ``--NAME-option`` of every representation that has its own."""
+    for name in reversed(OWN_MODELS):
+        command = click.option(
+            f"--{name}-option",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help=f"Option of the {name} encoder (repeatable).",
+        )(command)
+        command = _model_option(name)(command)
+    return command
+
+
+def models_given(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Representation -> model, of what ``model_options`` or ``encoder_options`` were given."""
+    named = {name: parameters[f"{name}_model"] for name in OWN_MODELS}
+    return {name: model for name, model in named.items() if model is not None}
+
+
+def encoding_given(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Representation -> options of its encoder, of what ``encoder_options`` were given."""
+    return {name: named_values(parameters[f"{name}_option"], f"--{name}-option") for name in OWN_MODELS}
 
 
 def open_source(path: str, *, format_: str | None, **fields: Any) -> Any:

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexing.commit import COMMIT_FILE, Commit, Representation, read_commit
+from indexing.row_store import RowStore
 from indexing.segment import Segment
+from indexing.shared_state import named_states, open_state
 from retrieval.bitmap import Bitmap
 from retrieval.errors import ConfigError, CorruptError
 from retrieval.protocols import Encoder, Searcher
@@ -98,6 +100,8 @@ class CollectionSnapshot:
                 base_document += entry.n_documents
             for segment in segments:
                 segment.touch()
+            for name, generation in named_states(commit):
+                open_state(path, name, generation)
         except BaseException:
             for segment in segments:
                 segment.close()
@@ -269,9 +273,18 @@ class CollectionSnapshot:
 
     def encoder(self, name: str) -> Encoder[Any, Any]:
         """The encoder of a representation, opened once a process and checked against the collection."""
-        from indexing.searching import collection_encoder
+        from indexing.collection_encoder import collection_encoder
 
-        return collection_encoder(self.representations, name)
+        return collection_encoder(self.path, self.representations, name)
+
+    def store(self, name: str) -> RowStore:
+        """The stored vectors of a representation, by row.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        require_representation(self.representations, name)
+        return RowStore(self.segments, name)
 
     def info(self) -> dict[str, Any]:
         """Counts, representations, fields and bytes, as plain JSON values."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
+from indexing.compile_notice import announce_compiling
 from retrieval.errors import ConfigError, TercetError
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -22,6 +23,7 @@ def run(command: click.Command, arguments: Sequence[str] | None = None, name: st
     0 done, 1 a data or runtime error (one line on stderr), 2 wrong usage, 130 interrupted.
     """
     given, debug = _without_debug(list(sys.argv[1:] if arguments is None else arguments))
+    announce_compiling(None if {"-q", "--quiet"} & set(given) else _notice)
     try:
         result = command.main(given, prog_name=name, standalone_mode=False)
     except click.exceptions.Abort:
@@ -42,6 +44,8 @@ def run(command: click.Command, arguments: Sequence[str] | None = None, name: st
         return _fail(_system_error(error), debug)
     except Exception as error:  # noqa: BLE001 - the last line of defence of a command, for a person to read
         return _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", debug)
+    finally:
+        announce_compiling(None)
     return result if isinstance(result, int) else DONE
 
 
@@ -98,6 +102,10 @@ def _fail(message: str, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     return _say(message, FAILED)
+
+
+def _notice(message: str) -> None:
+    sys.stderr.write(f"{message}\n")  # click would write past the progress bars, into the middle of one
 
 
 def _say(message: str, code: int) -> int:

@@ -21,6 +21,11 @@ class IndexSpec:
     kind: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def state(self) -> str | None:
+        """The generation of what its kind was trained to (``indexing.shared_state``); None: nothing, or not yet."""
+        return self.parameters.get("state")
+
 
 @dataclass(frozen=True)
 class Representation:
@@ -31,12 +36,14 @@ class Representation:
         fingerprint: the encoder's document fingerprint; another one may not write here.
         value: "dense" or "terms", what the encoder makes.
         indexes: the first is searched unless another is named.
+        state: the generation of what the encoder has learned (``indexing.shared_state``); None: nothing.
     """
 
     encoder: Mapping[str, Any]
     fingerprint: str
     value: str
     indexes: tuple[IndexSpec, ...]
+    state: str | None = None
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from indexing.collection import CollectionSnapshot
 from indexing.commit import read_commit, write_commit
 from indexing.growing import take_strings
 from indexing.lock import writer_lock
-from indexing.options import BATCH_ROWS
+from indexing.options import BATCH_ROWS, rows_together
 from indexing.progress import Progress, Silent
 from indexing.segment import Segment
 from indexing.staging import Staging
 from indexing.sweeping import sweep
-from indexing.vectors import select_rows
+from indexing.vectors import VALUES, select_rows
 
 
 def compact(
@@ -79,6 +79,8 @@ def _stage_live_rows(snapshot: CollectionSnapshot, staging: Staging, progress: P
 
 def _live_batches(snapshot: CollectionSnapshot) -> Iterator[tuple[Segment, NDArray[np.int64]]]:
     """Document numbers of about a batch's worth of rows each; the same at every run."""
+    values = (VALUES[representation.value] for representation in snapshot.commit.representations.values())
+    batch_rows = rows_together(BATCH_ROWS, values)
     for segment in snapshot.segments:
         documents = np.arange(len(segment.documents))
         if segment.live is not None:
@@ -86,7 +88,7 @@ def _live_batches(snapshot: CollectionSnapshot) -> Iterator[tuple[Segment, NDArr
             first_rows = documents if segment.documents.spans is None else segment.documents.first_rows[:-1]
             documents = documents[mask[first_rows]]
         per_document = max(1, segment.n_rows // max(1, len(segment.documents)))
-        step = max(1, BATCH_ROWS // per_document)
+        step = max(1, batch_rows // per_document)
         for start in range(0, len(documents), step):
             yield segment, documents[start : start + step]
 

@@ -9,13 +9,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from indexing.compile_notice import compiling
 from retrieval.compute import kernel_cache
 
 kernel_cache()
 
 import numba  # noqa: E402
+import numba.core.event  # noqa: E402
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Notice(numba.core.event.Listener):  # type: ignore[misc]
+    """Passes on that numba compiles, which it does not say of a kernel that it found in the cache."""
+
+    def on_start(self, event: Any) -> None:
+        compiling()
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+numba.core.event.register("numba:compile", _Notice())
 
 kernel: Callable[[F], F] = numba.njit(cache=True, nogil=True)
 """A loop that other loops call."""

@@ -14,6 +14,7 @@ from indexing.collection import CollectionSnapshot
 from indexing.corpora import Corpus, Record
 from indexing.corpora.corpus import error_at
 from indexing.documents import Documents, id_hash, id_hashes, pack_documents
+from indexing.encoder_fitting import able_to_encode, spread
 from indexing.growing import map_strings
 from indexing.metadata import pack_metadata
 from indexing.metadata_schema import MetadataSchema
@@ -22,12 +23,15 @@ from indexing.seen_ids import SeenIds
 from indexing.staging import Staging
 from indexing.vectors import Vectors, check_finite
 from retrieval.protocols import Encoder
-from retrieval.values import Dense, Document, Strings
+from retrieval.values import Dense, Document, MultiSparse, MultiVector, Strings
 
 MAX_BATCH_CHARACTERS = 32_000_000
 """A batch ends here even when it has few rows, so that huge documents do not pile up in memory."""
 
 _SLICE_SECONDS = 1.5
+_FIRST_SLICE = 256
+_SLOW = (Dense, MultiVector, MultiSparse)
+"""What a model makes that reads every text in full."""
 
 
 @dataclass
@@ -72,7 +76,7 @@ class CorpusStager:
         self._records: list[Record] = []
         self._spans: list[list[tuple[int, int]]] = []
         self._rows = self._characters = 0
-        self._slice = 256
+        self._slices: dict[str, int] = {}
         self.tallies = Tallies()
         self.schema = MetadataSchema.from_json(dict(schema))
         self._position: Any = None
@@ -179,8 +183,9 @@ class CorpusStager:
         if self._corpus.n_bytes:  # rows to come, as if the rest of the corpus were like what has been read
             unread = max(1.0, self._corpus.n_bytes / max(last.bytes_read, 1))
             self._progress.expect(round((self.tallies.rows + packed.n_rows) * unread))
+        self._encoders = able_to_encode(self._staging, self._encoders, lambda: spread(passages))
         # the bar counts the work of models; where there is none, that of all encoders
-        slow = [name for name, encoder in self._encoders.items() if encoder.value is Dense] or [
+        slow = [name for name, encoder in self._encoders.items() if encoder.value in _SLOW] or [
             *self._encoders
         ]
         vectors, shown = {}, 0
@@ -188,7 +193,7 @@ class CorpusStager:
             before = encoder.tally.snapshot().n_truncated
             share = packed.n_rows * (slow.index(name) + 1) // len(slow) - shown if name in slow else 0
             shown += share
-            vectors[name] = self._encode(encoder, passages, share)
+            vectors[name] = self._encode(name, passages, share)
             check_finite(vectors[name], f"the encoder of {name!r}")
             cut = encoder.tally.snapshot().n_truncated - before
             self.tallies.truncated[name] = self.tallies.truncated.get(name, 0) + cut
@@ -207,12 +212,13 @@ class CorpusStager:
         metadata = pack_metadata(record.document.metadata for record in self._records)
         self._staging.add(packed, metadata, vectors, facts, extra)
 
-    def _encode(self, encoder: Encoder[Any, Any], passages: list[Document], share: int) -> Vectors:
-        """Encode a batch; dense vectors in slices of a second or so, so that the bar moves."""
+    def _encode(self, name: str, passages: list[Document], share: int) -> Vectors:
+        """Encode a batch; where that is slow in slices of a second or so, so that the bar moves."""
+        encoder = self._encoders[name]
         done, reported, parts = 0, 0, []
-        dense = encoder.value is Dense
+        slow = encoder.value in _SLOW
         while done < len(passages):
-            size = self._slice if dense else len(passages)
+            size = self._slices.get(name, _FIRST_SLICE) if slow else len(passages)
             started = perf_counter()
             parts.append(encoder.encode_documents(passages[done : done + size]))
             seconds = max(perf_counter() - started, 1e-3)
@@ -220,5 +226,5 @@ class CorpusStager:
             now = share * done // len(passages)
             self._progress.advance(now - reported)
             reported = now
-            self._slice = int(min(8192, max(128, size * _SLICE_SECONDS / seconds))) if dense else self._slice
+            self._slices[name] = int(min(8192, max(128, size * _SLICE_SECONDS / seconds)))
         return parts[0] if len(parts) == 1 else type(parts[0]).concat(parts)

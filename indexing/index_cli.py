@@ -14,10 +14,14 @@ from indexing.cli_options import (
     DUPLICATES,
     JSON,
     MEMORY,
+    OWN_MODELS,
     QUIET,
     RESTART,
     corpus_options,
+    encoder_options,
+    encoding_given,
     memory_bytes,
+    models_given,
     named_values,
     open_source,
     show,
@@ -31,8 +35,13 @@ if TYPE_CHECKING:
     from indexing.options import RepresentationOptions
 
 _ANALYSIS = ("language", "fields")
-_DENSE = ("model", "encoder_option")
-_SPARSE = ("sparse_model", "sparse_option")
+_ONLY_FOR = {
+    "bm25": _ANALYSIS,
+    "dense": ("model", "encoder_option"),
+    **{name: (f"{name}_model", f"{name}_option") for name in OWN_MODELS},
+}
+"""Representation -> the parameters of this command that say how it is encoded."""
+_ENCODING = tuple(parameter for parameters in _ONLY_FOR.values() for parameter in parameters)
 
 
 @click.command("index")
@@ -42,8 +51,8 @@ _SPARSE = ("sparse_model", "sparse_option")
     "--with",
     "with_",
     metavar="NAMES",
-    help="Representations, comma separated, each NAME or NAME:KIND (bm25, dense, dense:hnsw, sparse); of several "
-    "kinds of one NAME all are built and the first is searched by default.  [default: bm25,dense]",
+    help="Representations, comma separated, each NAME or NAME:KIND (bm25, dense, dense:hnsw, sparse, late, late:fde, "
+    "slim); of several kinds of one NAME all are built and the first is searched by default.  [default: bm25,dense]",
 )
 @click.option(
     "-m",
@@ -55,13 +64,7 @@ _SPARSE = ("sparse_model", "sparse_option")
 @click.option(
     "--encoder-option", multiple=True, metavar="NAME=VALUE", help="Option of the dense encoder (repeatable)."
 )
-@click.option(
-    "--sparse-model",
-    help="Learned-sparse encoder: a SparseEncoder folder or Hub id, such as naver/splade-v3.",
-)
-@click.option(
-    "--sparse-option", multiple=True, metavar="NAME=VALUE", help="Option of the sparse encoder (repeatable)."
-)
+@encoder_options
 @click.option("--language", help="Language of BM25's analysis (english, german, ...).  [default: english]")
 @click.option(
     "--fields", help="BM25 fields, comma separated: contents (title and text as one), or title,text."
@@ -102,8 +105,6 @@ def index_command(
     with_: str | None,
     model: str,
     encoder_option: tuple[str, ...],
-    sparse_model: str | None,
-    sparse_option: tuple[str, ...],
     language: str | None,
     fields: str | None,
     config: Path | None,
@@ -116,7 +117,7 @@ def index_command(
     restart: bool,
     as_json: bool,
     quiet: bool,
-    **corpus_fields: Any,
+    **fields_and_encoders: Any,
 ) -> None:
     """Make a collection of CORPUS.
 
@@ -129,17 +130,16 @@ def index_command(
       tercet index notes/ -o my-notes --with bm25
       tercet index my-collection --add dense:hnsw
       tercet index my-collection --add sparse --sparse-model naver/splade-v3
+      tercet index my-collection --add late
     """  # noqa: D301 - click looks for the control character
     from indexing.progress import progress_bars
 
-    encoding = named_values(encoder_option, "--encoder-option")
     given = _Encoding(
-        model,
-        sparse_model,
+        {"dense": model, **models_given(fields_and_encoders)},
         {
             "bm25": _analysis(language, fields),
-            "dense": encoding,
-            "sparse": named_values(sparse_option, "--sparse-option"),
+            "dense": named_values(encoder_option, "--encoder-option"),
+            **encoding_given(fields_and_encoders),
         },
     )
     if add is not None:
@@ -162,12 +162,10 @@ def index_command(
     from indexing.chunking import Chunking
     from indexing.options import BuildOptions, WriteOptions, options_from_file
 
-    source = open_source(corpus, **corpus_fields)
+    source = open_source(corpus, **{name: fields_and_encoders[name] for name in CORPUS_FIELDS})
     writing = WriteOptions(on_duplicate, memory_bytes(memory), restart=restart)
     if config is not None:
-        refuse_given(
-            ("with_", *_DENSE, *_SPARSE, *_ANALYSIS), "has no effect with --config; write it into that file"
-        )
+        refuse_given(("with_", *_ENCODING), "has no effect with --config; write it into that file")
         representations = options_from_file(config)
     else:
         representations = _representations(with_, given)
@@ -194,16 +192,12 @@ class _Encoding:
     """How to encode, as the options say.
 
     Attributes:
-        dense_model, sparse_model: what --model and --sparse-model name.
-        options: of the encoder of bm25, dense and sparse.
+        models: by representation, what --model, --sparse-model and so on name; those that are not given left out.
+        options: of the encoder, by representation.
     """
 
-    dense_model: str
-    sparse_model: str | None
+    models: Mapping[str, str]
     options: Mapping[str, Mapping[str, Any]]
-
-
-_ONLY_FOR = {"bm25": _ANALYSIS, "dense": _DENSE, "sparse": _SPARSE}
 
 
 def _representations(with_: str | None, given: _Encoding) -> tuple[RepresentationOptions, ...]:
@@ -213,13 +207,9 @@ def _representations(with_: str | None, given: _Encoding) -> tuple[Representatio
     parts = []
     with reading_options():
         for text in (with_ or ",".join(DEFAULT_REPRESENTATIONS)).split(","):
+            name = text.strip().partition(":")[0]
             parts.append(
-                representation_options(
-                    text.strip(),
-                    dense_model=given.dense_model,
-                    sparse_model=given.sparse_model,
-                    options=given.options.get(text.strip().partition(":")[0]),
-                )
+                representation_options(text.strip(), given.models.get(name), given.options.get(name))
             )
         merged = merge_representations(parts)
     for name, options in _ONLY_FOR.items():
@@ -248,7 +238,7 @@ def _to_add(
     name, _, kind = add.partition(":")
     known = read_commit(collection).representations.get(name)
     if known is not None and not kind and not stored:
-        raise ConfigError(f"{collection} already has {name!r}; name an index kind to add: --add {name}:hnsw")
+        raise ConfigError(f"{collection} already has {name!r}; name an index kind to add: --add {name}:KIND")
     with reading_options():
         encoder = _encoder_to_add(name, known, given)
         spec = index_spec(kind or default_kind(encoder), named_values(parameter, "--parameter"))
@@ -256,21 +246,34 @@ def _to_add(
 
 
 def _encoder_to_add(name: str, known: Representation | None, given: _Encoding) -> Mapping[str, Any]:
-    from indexing.options import encoder_spec, sparse_spec, terms_spec
+    from indexing.options import KNOWN_REPRESENTATIONS
 
     if known is not None:
-        refuse_given(
-            (*_DENSE, *_SPARSE, *_ANALYSIS),
-            f"has no effect: {name!r} is there, and its stored vectors are indexed",
-        )
+        refuse_given(_ENCODING, f"has no effect: {name!r} is there, and its stored vectors are indexed")
         return known.encoder
-    if name.startswith("bm25"):
-        refuse_given(("model", *_SPARSE), f"has no effect: {name!r} is a BM25 representation")
-        return terms_spec({**given.options["dense"], **given.options["bm25"]})
-    refuse_given(
-        _ANALYSIS, f"has no effect: {name!r} is no BM25 representation; those have names like bm25-german"
+    like = _like(name, given)
+    options = given.options[like]
+    if like == "bm25":
+        refuse_given(
+            _foreign(like, keep="encoder_option"), f"has no effect: {name!r} is a BM25 representation"
+        )
+        options = {**given.options["dense"], **options}
+    else:
+        refuse_given(
+            _ANALYSIS, f"has no effect: {name!r} is no BM25 representation; those have names like bm25-german"
+        )
+        refuse_given(_foreign(like), f"has no effect: {name!r} is a {like} representation")
+    return KNOWN_REPRESENTATIONS[like].encoder(like, given.models.get(like), options)
+
+
+def _like(name: str, given: _Encoding) -> str:
+    """The known representation a new one is encoded like: whose name it begins with, or whose model is given."""
+    return next(
+        (known for known in _ONLY_FOR if name.startswith(known)),
+        next((known for known in OWN_MODELS if known in given.models), "dense"),
     )
-    if name.startswith("sparse") or given.sparse_model is not None:
-        refuse_given(_DENSE, f"has no effect: {name!r} is a sparse representation")
-        return sparse_spec(given.sparse_model, given.options["sparse"])
-    return encoder_spec(given.dense_model, given.options["dense"])
+
+
+def _foreign(like: str, keep: str = "") -> list[str]:
+    """The parameters that say how others are encoded."""
+    return [parameter for parameter in _ENCODING if parameter not in (*_ONLY_FOR[like], keep)]

@@ -1,4 +1,4 @@
-"""What every index over dense vectors keeps beside its structure: a small JSON, settings, explanations."""
+"""What every index over dense or token vectors keeps beside its structure: a small JSON, settings, explanations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from indexing.dense_scan import checked, score_rows
 from retrieval.errors import ConfigError, CorruptError
 from retrieval.protocols import Explanation
-from retrieval.values import Dense
+from retrieval.values import Dense, MultiVector
 
 
 def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
@@ -22,7 +22,7 @@ def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def read_facts(path: Path, vectors: Dense) -> dict[str, Any]:
+def read_facts(path: Path, vectors: Dense | MultiVector) -> dict[str, Any]:
     """Read what ``write_facts`` wrote about these vectors: at least n, dim and norm.
 
     Raises:

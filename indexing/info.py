@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from indexing.commit import FORMAT
+from indexing.shared_state import named_states, state_bytes
 from indexing.staging import unfinished_jobs
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ def describe(snapshot: CollectionSnapshot) -> dict[str, Any]:
                 component.rsplit("-", 1)[0] if component.startswith(("indexes/", "metadata-")) else component
             )
             sizes[name] = sizes.get(name, 0) + n_bytes
+    for name, generation in named_states(commit):
+        sizes[f"shared/{name}"] = state_bytes(snapshot.path, name, generation)
     dead_rows = sum(entry.deletes.rows for entry in commit.segments if entry.deletes)
     return {
         "path": str(snapshot.path),
@@ -40,6 +43,7 @@ def describe(snapshot: CollectionSnapshot) -> dict[str, Any]:
                 "encoder": dict(representation.encoder),
                 "fingerprint": representation.fingerprint,
                 "value": representation.value,
+                "state": representation.state,
                 "indexes": [
                     {"kind": spec.kind, "parameters": dict(spec.parameters)}
                     for spec in representation.indexes

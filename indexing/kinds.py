@@ -14,6 +14,10 @@ KINDS: dict[str, str] = {
     "inverted": "indexing.inverted.index:InvertedIndex",
     "lucene-bm25": "indexing.lucene.bm25:LuceneBm25Index",
     "lucene-impact": "indexing.lucene.impact:LuceneImpactIndex",
+    "maxsim": "indexing.maxsim:MaxSimIndex",
+    "fde": "indexing.fde.index:FdeIndex",
+    "plaid": "indexing.plaid.index:PlaidIndex",
+    "slim": "indexing.slim.index:SlimIndex",
 }
 """Kind -> "module:Class"; what the class promises stands in docs/architecture.md and ``retrieval.protocols.Index``."""
 

@@ -15,12 +15,14 @@ from indexing.commit import IndexSpec
 from indexing.kinds import KINDS, kind_class
 from retrieval.encoders import FAMILIES, family_class, open_encoder
 from retrieval.errors import ConfigError, FormatError, unknown_name
+from retrieval.values import MultiSparse, MultiVector
 
 DEFAULT_REPRESENTATIONS = ("bm25", "dense")
-KNOWN_REPRESENTATIONS = (*DEFAULT_REPRESENTATIONS, "sparse")
-"""What ``--with`` and ``--using`` know how to make; a collection.toml may have any."""
+DEFAULT_LATE_KIND = "plaid"
+"""What "late" is indexed by where no kind is named."""
 ON_DUPLICATE = ("error", "replace", "skip")
 BATCH_ROWS = 10_000
+_TOKEN_BATCH_ROWS = 2_000  # of a vector a token, which take a hundred times the room
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _HYBRID = "hybrid"  # means all representations together
 _TABLE_KEYS: dict[str, type] = {"encoder": str, "options": dict, "indexes": list}
@@ -30,6 +32,47 @@ _KEY_FORMS = {
     "indexes": 'a list of tables such as [{ kind = "flat" }]',
 }
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+@dataclass(frozen=True)
+class KnownRepresentation:
+    """What ``--with`` and ``--using`` mean by a name; a collection.toml may have any names.
+
+    Attributes:
+        family: of its encoder.
+        model: where none is named; None where one must be.
+        wanted: what to name, for people.
+    """
+
+    family: str
+    model: str | None
+    wanted: str = ""
+
+    def encoder(self, name: str, model: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The encoder, as ``open_encoder`` takes it.
+
+        Raises:
+            ConfigError: no model is named and there is no default one, or an option is wrong.
+        """
+        model = model or self.model
+        if model is None:
+            raise ConfigError(f"{name} needs a model: --{name}-model FOLDER or a Hub id of {self.wanted}")
+        if self.family == "terms":
+            return terms_spec(options, model)
+        if self.family == "dense":
+            return encoder_spec(model, options)
+        return {"family": self.family, "model": model, "options": dict(options)}
+
+
+KNOWN_REPRESENTATIONS = {
+    "bm25": KnownRepresentation("terms", ""),
+    "dense": KnownRepresentation("dense", "default"),
+    "sparse": KnownRepresentation(
+        "sparse", None, "a sentence-transformers SparseEncoder, such as naver/splade-v3"
+    ),
+    "late": KnownRepresentation("late", "default"),
+    "slim": KnownRepresentation("slim", None, "a masked language model, such as naver/splade-v3"),
+}
 
 
 @dataclass(frozen=True)
@@ -117,6 +160,16 @@ class WriteOptions:
             raise ConfigError(f"a batch has at least one row, got {self.batch_rows}")
 
 
+def rows_together(rows: int, values: Iterable[type]) -> int:
+    """At most so many rows are encoded, staged and resumed together, fewer where a representation has token vectors.
+
+    Args:
+        values: what the encoders make.
+    """
+    tokens = any(value in (MultiVector, MultiSparse) for value in values)
+    return min(rows, _TOKEN_BATCH_ROWS) if tokens else rows
+
+
 @dataclass(frozen=True)
 class BuildOptions:
     """What a new collection contains and how it is written."""
@@ -169,46 +222,29 @@ def terms_spec(options: Mapping[str, Any] | None = None, model: str = "") -> dic
     return spec
 
 
-def sparse_spec(model: str | None, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The encoder of a learned-sparse representation.
-
-    Raises:
-        ConfigError: no model is named; there is no default one.
-    """
-    if not model:
-        raise ConfigError(
-            "sparse needs a model: --sparse-model FOLDER or a Hub id of a sentence-transformers SparseEncoder, "
-            "such as naver/splade-v3"
-        )
-    return {"family": "sparse", "model": model, "options": dict(options or {})}
-
-
 def default_kind(encoder: Mapping[str, Any]) -> str:
     """The index kind for what an encoder makes, where none is named."""
-    return {"terms": "bm25", "sparse": "inverted"}.get(encoder["family"], "flat")
+    kinds = {"terms": "bm25", "sparse": "inverted", "late": DEFAULT_LATE_KIND, "slim": "slim"}
+    return kinds.get(encoder["family"], "flat")
 
 
 def representation_options(
-    text: str,
-    *,
-    dense_model: str = "default",
-    sparse_model: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    text: str, model: str | None = None, options: Mapping[str, Any] | None = None
 ) -> RepresentationOptions:
     """A representation as written after ``--with``: NAME or NAME:KIND.
 
+    Args:
+        text: a name of ``KNOWN_REPRESENTATIONS``, with or without a kind.
+        model: of its encoder; None for the default one.
+        options: of its encoder.
+
     Raises:
-        ConfigError: an unknown name, kind or option, or sparse without a model.
+        ConfigError: an unknown name, kind or option, or no model where there is no default one.
     """
     name, _, kind = text.partition(":")
     if name not in KNOWN_REPRESENTATIONS:
         raise unknown_name("representation", name, KNOWN_REPRESENTATIONS)
-    if name == "bm25":
-        encoder = terms_spec(options)
-    elif name == "sparse":
-        encoder = sparse_spec(sparse_model, options)
-    else:
-        encoder = encoder_spec(dense_model, options)
+    encoder = KNOWN_REPRESENTATIONS[name].encoder(name, model, options or {})
     return RepresentationOptions(name, encoder, (index_spec(kind or default_kind(encoder), {}),))
 
 
@@ -283,9 +319,8 @@ def _from_table(name: str, table: Any) -> RepresentationOptions:
             raise unknown_name("key", key, _TABLE_KEYS)
         if not isinstance(value, _TABLE_KEYS[key]):
             raise ConfigError(f"{key} is {value!r}; it must be {_KEY_FORMS[key]}")
-    encoder = encoder_spec(
-        table.get("encoder", "terms:" if name == "bm25" else "default"), table.get("options")
-    )
+    usual = {"bm25": "terms:", "late": "late:default"}.get(name, "default")
+    encoder = encoder_spec(table.get("encoder", usual), table.get("options"))
     default = default_kind(encoder)
     specs = []
     for spec in table.get("indexes", [{}]):

@@ -48,7 +48,7 @@ class Approximate(Protocol):
         ...
 
     def with_candidates(self, count: int) -> Self:
-        """The same structure, keeping at least so many."""
+        """The same structure, keeping at least so many; itself where the filter comes before the candidates."""
         ...
 
     def scan_equivalent(self, candidates: int) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexing.collection import require_representation
 from indexing.commit import Representation
 from indexing.planner import planned_search
 from indexing.term_names import named_terms
+from indexing.token_names import named_tokens, with_passages
 from retrieval.bitmap import Bitmap
-from retrieval.errors import ConfigError, IncompatibleError, unknown_name
+from retrieval.errors import ConfigError, unknown_name
 from retrieval.protocols import Encoder, Explanation, Searcher, SearchRequest
 from retrieval.topk import merge
-from retrieval.values import Hits, Sparse, Terms
+from retrieval.values import Hits, MultiSparse, MultiVector, Sparse, Terms
 
 if TYPE_CHECKING:
     from indexing.collection import CollectionSnapshot
@@ -44,7 +43,7 @@ class RepresentationSearcher:
     @property
     def floor(self) -> float | None:
         """What a document scores that shares nothing with the query and is not returned; None: there is no such."""
-        return 0.0 if self.encoder.value in (Terms, Sparse) else None
+        return 0.0 if self.encoder.value in (Terms, Sparse, MultiSparse) else None
 
     def search(self, queries: Sequence[str], request: SearchRequest) -> Hits:
         """The best documents of each query, each by its best row."""
@@ -116,10 +115,22 @@ class RepresentationSearcher:
             inside = [int(row) for row in rows if segment.base <= row < segment.base + segment.n_rows]
             if inside:
                 parts = index.explain(encoded, np.array(inside, dtype=np.int64) - segment.base)
-                if self.encoder.value is Sparse:
-                    parts = named_terms(parts, self.encoder, query)
-                explained.update(zip(inside, parts, strict=True))
+                explained.update(zip(inside, self._in_words(parts, query, inside), strict=True))
         return [explained[int(row)] for row in rows]
+
+    def _in_words(self, explanations: list[Explanation], query: str, rows: list[int]) -> list[Explanation]:
+        """Explanations whose parts are numbers with the words they stand for.
+
+        The collection's own encoder knows these; the one that encodes here may be a wrapper that batches.
+        """
+        if self.encoder.value is Sparse:
+            return named_terms(explanations, self.snapshot.encoder(self.name), query)
+        if self.encoder.value in (MultiVector, MultiSparse):
+            chosen = np.array(rows, dtype=np.int64)
+            passages = self.snapshot.passages(chosen)
+            named = named_tokens(explanations, self.snapshot.encoder(self.name), query, passages)
+            return with_passages(named, self.snapshot.spans(chosen)) if self.snapshot.chunked else named
+        return explanations
 
 
 def collapse(hits: Hits, documents: NDArray[np.int64], k: int) -> tuple[Hits, NDArray[np.int64]]:
@@ -145,63 +156,26 @@ def collapse(hits: Hits, documents: NDArray[np.int64], k: int) -> tuple[Hits, ND
     return out, counts
 
 
+OWN_NAMES = {"lucene-bm25": "bm25", "lucene-impact": "sparse", "plaid": "late", "fde": "late"}
+"""Kinds that are asked for by their own name, and the representation they usually index."""
+
 MAX_PARTS = 8
 """Names that "+" may join: each is searched, so one request could ask for any amount of work."""
-
-_ENCODERS: dict[str, Encoder[Any, Any]] = {}
-_ENCODERS_LOCK = threading.Lock()
-
-
-def collection_encoder(representations: Mapping[str, Representation], name: str) -> Encoder[Any, Any]:
-    """The encoder of a representation, opened once a process.
-
-    Raises:
-        IncompatibleError: its document fingerprint is not the one the collection was encoded with.
-    """
-    from retrieval.encoders import open_encoder
-
-    representation = require_representation(representations, name)
-    key = f"{name}:{representation.fingerprint}:{sorted(representation.encoder.items(), key=str)}"
-    with _ENCODERS_LOCK:
-        if key not in _ENCODERS:
-            encoder = open_encoder(representation.encoder)
-            check_encoder(representation, name, encoder)
-            _ENCODERS[key] = encoder
-        return _ENCODERS[key]
-
-
-def check_encoder(representation: Representation, name: str, encoder: Encoder[Any, Any]) -> None:
-    """Refuse an encoder that does not make the vectors a representation holds.
-
-    Raises:
-        IncompatibleError: names both.
-    """
-    if encoder.fingerprints.documents != representation.fingerprint:
-        raise IncompatibleError(
-            f"representation {name!r} was encoded with {describe_encoder(representation.encoder)} "
-            f"(fingerprint {representation.fingerprint[:12]}), the encoder at hand is "
-            f"{describe_encoder(encoder.spec)} (fingerprint {encoder.fingerprints.documents[:12]}); "
-            "open the collection with the encoder it was made with, or index it again"
-        )
-
-
-def describe_encoder(spec: Mapping[str, Any]) -> str:
-    """Family and model for messages."""
-    return f"{spec['family']} {spec['model']!r}" if spec.get("model") else str(spec["family"])
 
 
 def index_names(representations: Mapping[str, Representation]) -> dict[str, tuple[str, str]]:
     """Every name a single index can be asked for by: "dense" (its first index) and "dense-hnsw".
 
-    A kind whose own name tells what it is over, such as lucene-bm25, goes by that as well.
+    A kind of ``OWN_NAMES``, which tells what it is over, goes by that as well.
     """
     names: dict[str, tuple[str, str]] = {}
     for name, representation in representations.items():
         for spec in representation.indexes:
             names.setdefault(name, (name, spec.kind))
             names[f"{name}-{spec.kind}"] = (name, spec.kind)
-            if "-" in spec.kind:
-                names.setdefault(spec.kind, (name, spec.kind))
+    for name, kind in list(names.values()):
+        if kind in OWN_NAMES:
+            names.setdefault(kind, (name, kind))
     return names
 
 
@@ -263,7 +237,7 @@ def make_searcher(
     single: list[tuple[str, Searcher, float]] = []
     for part in parts:
         name, kind = known[part]
-        encoder = encoders.get(name) or collection_encoder(representations, name)
+        encoder = encoders.get(name) or snapshot.encoder(name)
         single.append((part, RepresentationSearcher(snapshot, name, kind, encoder, {}), 1.0))
     if len(single) == 1 and not method:
         searcher: Searcher = single[0][1]

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from indexing.commit import Commit, SegmentEntry
+from indexing.commit import Commit, IndexSpec, SegmentEntry
 from indexing.documents import StoredDocuments, load_documents
 from indexing.durable import checksum, open_manifest
+from indexing.fitting import shared_folder
 from indexing.kinds import kind_class
 from indexing.lock import hold_segment
 from indexing.metadata import StoredMetadata, load_metadata
@@ -55,8 +56,8 @@ class Segment:
         close: lets the segment be swept; happens by itself when the object is gone.
     """
 
+    collection: Path
     entry: SegmentEntry
-    folder: Path
     base: int
     base_document: int
     commit: Commit
@@ -77,12 +78,17 @@ class Segment:
         hold = hold_segment(folder)
         try:
             live = _live_rows(collection, entry)
-            segment = cls(entry, folder, base, base_document, commit, live)
+            segment = cls(collection, entry, base, base_document, commit, live)
         except BaseException:
             os.close(hold)
             raise
         object.__setattr__(segment, "close", weakref.finalize(segment, os.close, hold))
         return segment
+
+    @property
+    def folder(self) -> Path:
+        """Where the segment lives."""
+        return segment_folder(self.collection, self.entry.id)
 
     @property
     def n_rows(self) -> int:
@@ -122,8 +128,10 @@ class Segment:
                     f"segment {self.entry.id} has no index {key!r}; it has {sorted(self.entry.indexes)}"
                 )
             folder = index_folder(self.folder, key, self.entry.indexes[key])
-            manifest = open_manifest(folder)
-            self._indexes[key] = kind_class(kind).load(folder, self.vectors(name), manifest["parameters"])
+            spec = IndexSpec(kind, open_manifest(folder)["parameters"])
+            self._indexes[key] = kind_class(kind).load(
+                folder, self.vectors(name), spec.parameters, **shared_folder(self.collection, name, spec)
+            )
         return self._indexes[key]
 
     def touch(self) -> None:

@@ -2,7 +2,8 @@
 
 A job's name is a hash of what it does, so that the same command resumes the same job. Every batch is a folder
 sealed by its manifest, written after its documents and vectors; a batch without one is thrown away. The manifest
-also says where in the corpus the next batch begins. A job that is done with is renamed before it is removed, so that
+also says where in the corpus the next batch begins. What an encoder has to learn before it encodes the first batch is
+sealed beside the batches. A job that is done with is renamed before it is removed, so that
 a kill half way leaves nothing that looks resumable.
 """
 
@@ -12,7 +13,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,38 @@ class Staging:
             if not (resumable and self.batches):
                 self.drop()
             raise
+
+    def learn(self, name: str, write: Callable[[Path], None]) -> Path:
+        """The folder of what a representation's encoder has learned for this job, sealed.
+
+        Args:
+            write: learns it and puts it as files into the folder it is given; called where no earlier run has.
+
+        Raises:
+            CorruptError: what an earlier run has learned is damaged.
+        """
+        folder = self._learned_folder(name)
+        if self.learned(name) is None:
+            if folder.exists():  # killed while it was written
+                shutil.rmtree(folder)
+            folder.mkdir()
+            write(folder)
+            write_manifest(folder, {"component": "state"})
+        try:
+            open_manifest(folder)
+        except CorruptError as error:
+            raise CorruptError(
+                error.path, "changed since an interrupted run wrote it; forget that run with --restart"
+            ) from error
+        return folder
+
+    def learned(self, name: str) -> Path | None:
+        """Where what the encoder has learned is; None where it has learned nothing."""
+        folder = self._learned_folder(name)
+        return folder if (folder / MANIFEST).exists() else None
+
+    def _learned_folder(self, name: str) -> Path:
+        return self.folder / f"learned-{name}"
 
     def drop(self) -> None:
         """Remove the job."""

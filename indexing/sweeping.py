@@ -9,6 +9,7 @@ from pathlib import Path
 from indexing.commit import Commit, SegmentEntry
 from indexing.lock import unheld
 from indexing.segment import deletes_path, index_folder, metadata_folder, segment_folder
+from indexing.shared_state import named_states, state_folder, states_folder
 from indexing.staging import Staging, jobs, plan_of
 
 
@@ -18,10 +19,14 @@ def sweep(collection: Path, commit: Commit) -> None:
     The caller holds the writer lock.
     """
     entries = {entry.id: entry for entry in commit.segments}
+    readers = False
     for folder in _folders(collection / "segments"):
         with unheld(folder) as free:
+            readers |= not free
             if free:
                 _sweep_segment(folder, entries.get(folder.name))
+    if not readers:  # any of them may be of a commit that names other states
+        _sweep_states(collection, commit)
     kept = {
         deletes_path(collection, entry.id, entry.deletes.generation)
         for entry in commit.segments
@@ -52,6 +57,16 @@ def _sweep_segment(folder: Path, entry: SegmentEntry | None) -> None:
     for part in (*_folders(folder), *_folders(folder / "vectors"), *_folders(folder / "indexes")):
         if part not in named:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def _sweep_states(collection: Path, commit: Commit) -> None:
+    named = {state_folder(collection, name, generation) for name, generation in named_states(commit)}
+    for owner in _folders(states_folder(collection)):
+        for folder in _folders(owner):
+            if folder not in named:
+                shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            owner.rmdir()
 
 
 def _sweep_deletes(path: Path, segment: Path) -> None:

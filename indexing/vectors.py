@@ -12,12 +12,18 @@ from numpy.typing import NDArray
 from indexing.durable import open_manifest, write_manifest
 from indexing.growing import GrowingArray, take_strings
 from retrieval.errors import CorruptError, FormatError
-from retrieval.values import Dense, MultiVector, Sparse, Terms
+from retrieval.values import Dense, MultiSparse, MultiVector, Sparse, Terms
 from retrieval.values.storage import load_facts, write_facts
 
-Vectors = Dense | Sparse | MultiVector | Terms
+Vectors = Dense | Sparse | MultiVector | MultiSparse | Terms
 
-VALUES: dict[str, Any] = {"dense": Dense, "sparse": Sparse, "multivector": MultiVector, "terms": Terms}
+VALUES: dict[str, Any] = {
+    "dense": Dense,
+    "sparse": Sparse,
+    "multivector": MultiVector,
+    "multisparse": MultiSparse,
+    "terms": Terms,
+}
 """Name in value.json -> type."""
 
 
@@ -35,11 +41,20 @@ def check_finite(vectors: Vectors, what: str) -> None:
     """
     if isinstance(vectors, Terms):
         return
-    values = vectors.values
+    values = vectors.tokens.values if isinstance(vectors, MultiSparse) else vectors.values
     if np.isfinite(values).all():
         return
-    row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
-    raise FormatError(f"{what}: row {row} holds NaN or infinity; nothing was stored")
+    at = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
+    raise FormatError(f"{what}: row {_row_of(vectors, at)} holds NaN or infinity; nothing was stored")
+
+
+def _row_of(vectors: Dense | Sparse | MultiVector | MultiSparse, at: int) -> int:
+    """The row that entry ``at`` of the values belongs to."""
+    if isinstance(vectors, Dense):
+        return at
+    if isinstance(vectors, MultiSparse):
+        at = int(np.searchsorted(vectors.tokens.indptr, at, side="right")) - 1
+    return int(np.searchsorted(vectors.indptr, at, side="right")) - 1
 
 
 def save_vectors(folder: Path, vectors: Vectors) -> None:
@@ -94,24 +109,41 @@ def _join_dense(parts: Sequence[Path], folder: Path) -> int:
 
 def _join_ragged(kind: str, parts: Sequence[Path], folder: Path) -> int:
     first = VALUES[kind].load(parts[0])
-    names = ("indices", "values") if kind == "sparse" else ("values",)
-    targets = {
-        name: GrowingArray(folder / f"{name}.npy", getattr(first, name).dtype, getattr(first, name).shape[1:])
-        for name in names
+    offsets = {name: GrowingArray(folder / f"{name}.npy", np.int64) for name in _offsets_of(first)}
+    entries = {
+        name: GrowingArray(folder / f"{name}.npy", array.dtype, array.shape[1:])
+        for name, array in _entries_of(first).items()
     }
-    indptr = GrowingArray(folder / "indptr.npy", np.int64)
-    indptr.append(np.zeros(1, dtype=np.int64))
-    end = 0
+    ends = dict.fromkeys(offsets, 0)
+    for indptr in offsets.values():
+        indptr.append(np.zeros(1, dtype=np.int64))
     for path in parts:
         part = VALUES[kind].load(path)
-        indptr.append(part.indptr[1:] + end)
-        end += int(part.indptr[-1])
-        for name, target in targets.items():
-            target.append(getattr(part, name))
-    for target in (*targets.values(), indptr):
+        for name, array in _offsets_of(part).items():
+            offsets[name].append(array[1:] + ends[name])
+            ends[name] += int(array[-1])
+        for name, array in _entries_of(part).items():
+            entries[name].append(array)
+    for target in (*offsets.values(), *entries.values()):
         target.close()
-    write_facts(folder, kind, {"dim": first.dim} if kind == "sparse" else {}, ["indptr", *names])
-    return indptr.rows - 1
+    facts = {} if kind == "multivector" else {"dim": first.dim}
+    write_facts(folder, kind, facts, [*offsets, *entries])
+    return offsets["indptr"].rows - 1
+
+
+def _offsets_of(part: Sparse | MultiVector | MultiSparse) -> dict[str, NDArray[np.int64]]:
+    """By its name on disk, each array of a ragged value that says where something starts."""
+    if isinstance(part, MultiSparse):
+        return {"indptr": part.indptr, "token_indptr": part.tokens.indptr}
+    return {"indptr": part.indptr}
+
+
+def _entries_of(part: Sparse | MultiVector | MultiSparse) -> dict[str, NDArray[Any]]:
+    """By its name on disk, each array of a ragged value that holds what the offsets point into."""
+    if isinstance(part, MultiVector):
+        return {"values": part.values}
+    rows = part.tokens if isinstance(part, MultiSparse) else part
+    return {"indices": rows.indices, "values": rows.values}
 
 
 def select_rows(vectors: Vectors, rows: NDArray[np.int64]) -> Vectors:

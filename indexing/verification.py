@@ -12,6 +12,7 @@ from indexing.durable import checksum, verify_component
 from indexing.lock import hold_segment
 from indexing.progress import Progress, Silent
 from indexing.segment import deletes_path, index_folder, metadata_folder, segment_folder
+from indexing.shared_state import named_states, state_folder
 from retrieval.errors import CorruptError
 
 
@@ -52,7 +53,8 @@ def _hold(path: Path, commit: Commit, holds: contextlib.ExitStack) -> None:
 
 
 def _verify(path: Path, commit: Commit, progress: Progress) -> Verification:
-    components = [
+    components = [state_folder(path, name, generation) for name, generation in named_states(commit)]
+    components += [
         folder
         for entry in commit.segments
         for base in [segment_folder(path, entry.id)]

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
+from indexing.commit import IndexSpec
+from indexing.fitting import fitted, shared_folder
 from indexing.kinds import KINDS, kind_class
+from indexing.progress import Silent
 from indexing.vectors import Vectors, load_vectors, save_vectors
 from retrieval.encoders import open_encoder
 from retrieval.errors import MissingExtraError
 from retrieval.fusion import weighted_sum
 from retrieval.protocols import SearchRequest
-from retrieval.values import Dense, Document, Sparse, Terms
+from retrieval.values import Dense, Document, MultiSparse, MultiVector, Sparse, Terms
 
+_MEMORY = 10**8
 _TEXTS = ("one document warms the kernels", "another document warms them too", "and a third")
 
 
@@ -50,8 +55,8 @@ def warm(collection: Path | None = None) -> dict[str, float]:
 
 def _warm_kind(kind: str) -> None:
     made = kind_class(kind)
-    if made.value is Sparse:
-        sample = _sparse_sample()
+    if made.value in _SAMPLES:
+        sample = _SAMPLES[made.value]()
         _search_twice(made, sample, [sample[:1], sample])
         return
     encoder = open_encoder({"family": "terms" if made.value is Terms else "hashing"})
@@ -71,6 +76,26 @@ def _sparse_sample() -> Sparse:
     return Sparse(indptr, np.concatenate(rows).astype(np.int32), values, 64)
 
 
+def _token_sample() -> MultiVector:
+    """Rows of four unit vectors each, in the precision that encoders give them."""
+    values = np.random.default_rng(0).standard_normal((1200, 128))
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    return MultiVector(np.arange(0, 1201, 4, dtype=np.int64), values.astype(np.float16))
+
+
+def _sparse_token_sample() -> MultiSparse:
+    """Rows of four sparse vectors each."""
+    return MultiSparse(np.arange(0, 601, 4, dtype=np.int64), _sparse_sample())
+
+
+_SAMPLES: dict[type, Callable[[], Any]] = {
+    Sparse: _sparse_sample,
+    MultiVector: _token_sample,
+    MultiSparse: _sparse_token_sample,
+}
+"""What makes vectors to warm with, of types that no encoder without a model makes."""
+
+
 def _search_twice(made: Any, value: Vectors, queries: list[Any]) -> None:
     """One query and a batch, which take different kernels."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -78,9 +103,19 @@ def _search_twice(made: Any, value: Vectors, queries: list[Any]) -> None:
         built.mkdir()
         save_vectors(stored, value)
         vectors = load_vectors(stored)
-        parameters = made.parameters({})
-        made.build(vectors, built, parameters, memory_bytes=10**8, progress=lambda amount: None)
-        index = made.load(built, vectors, parameters)
+        (spec,) = fitted(
+            Path(scratch),
+            "warm",
+            [IndexSpec(made.kind, made.parameters({}))],
+            vectors,
+            memory_bytes=_MEMORY,
+            progress=Silent(),
+        )
+        shared = shared_folder(Path(scratch), "warm", spec)
+        made.build(
+            vectors, built, spec.parameters, memory_bytes=_MEMORY, progress=lambda amount: None, **shared
+        )
+        index = made.load(built, vectors, spec.parameters, **shared)
         for asked in queries:
             hits = index.search(asked, SearchRequest(k=2))
             weighted_sum([hits, hits])

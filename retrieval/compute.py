@@ -294,6 +294,20 @@ def choose_device(device: str = "auto") -> str:
     return device
 
 
+def choose_search_device(device: str = "auto") -> str:
+    """Where stored vectors are scored: a CUDA GPU if it is asked for, here or by TERCET_DEVICE, else the CPU.
+
+    A GPU that is merely there is left to the models, since what is searched on it stays in its memory.
+
+    Raises:
+        ConfigError: the device does not exist here.
+    """
+    if device == "auto":
+        device = os.environ.get("TERCET_DEVICE", "").strip() or "cpu"
+    chosen = choose_device(device)
+    return chosen if chosen.startswith("cuda") else "cpu"
+
+
 def choose_dtype(device: str, dtype: str = "auto") -> str:
     """The dtype models compute in on a device: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.values import Dense, MultiVector, Sparse
+from retrieval.values import Dense, MultiSparse, MultiVector, Sparse
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -78,6 +78,40 @@ def maxsim_scores(queries: MultiVector, documents: MultiVector) -> NDArray[np.fl
             if len(document):
                 scores[q, n] = (query @ document.T).max(axis=1).sum()  # (Lq, Ld) -> (Lq,) -> ()
     return _rounded(scores)
+
+
+def sparse_maxsim_scores(queries: MultiSparse, documents: MultiSparse) -> NDArray[np.float32]:
+    """Late interaction between sparse token vectors: every query token takes its best document token.
+
+    Li, Lin, Ma & Lin, "SLIM", SIGIR 2023 (arXiv:2302.06587), equation 4, without its approximations.
+
+    Args:
+        queries: Q texts of token vectors; one without tokens scores 0 against everything.
+        documents: N texts of token vectors over the same vocabulary; one without tokens scores 0.
+
+    Returns:
+        (Q, N) scores.
+
+    Raises:
+        ValueError: the vocabularies differ in size.
+    """
+    _same_width(queries.dim, documents.dim)
+    scores = np.zeros((len(queries), len(documents)), dtype=np.float64)
+    for q in range(len(queries)):
+        query = _token_matrix(queries, q)
+        for n in range(len(documents)):
+            document = _token_matrix(documents, n)
+            if len(query) and len(document):
+                scores[q, n] = (query @ document.T).max(axis=1).sum()  # (Lq, Ld) -> (Lq,) -> ()
+    return _rounded(scores)
+
+
+def _token_matrix(vectors: MultiSparse, row: int) -> NDArray[np.float64]:
+    """(L, V), the token vectors of a row with every zero written out."""
+    tokens = vectors[row : row + 1].tokens
+    matrix = np.zeros((len(tokens), tokens.dim), dtype=np.float64)
+    matrix[np.repeat(np.arange(len(tokens)), np.diff(tokens.indptr)), tokens.indices] = tokens.values
+    return matrix
 
 
 def _same_width(queries: int, documents: int) -> None:

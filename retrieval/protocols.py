@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +110,36 @@ class Encoder(Protocol[Q_co, D_co]):
         ...
 
 
+@runtime_checkable
+class Fitted(Protocol):
+    """What an encoder has besides ``Encoder`` where it learns something from a sample of the corpus first.
+
+    What it has learned is part of its fingerprints and not of its ``spec``; a collection keeps it beside the spec.
+    An encoder that still needs it refuses to encode (ConfigError).
+    """
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether it has yet to learn."""
+        ...
+
+    def fit(self, documents: Sequence[Document]) -> Self:
+        """The encoder with what it learns from these documents; the same documents teach it the same."""
+        ...
+
+    def save_state(self, folder: Path) -> None:
+        """Write what it has learned as files into an existing, empty folder."""
+        ...
+
+    def with_state(self, folder: Path) -> Self:
+        """The encoder with what was saved; nothing of the folder is read later.
+
+        Raises:
+            CorruptError: a file is missing, damaged or of another encoder.
+        """
+        ...
+
+
 class Store(Protocol[V_co]):
     """Vectors by row, for re-scoring, MaxSim, similar documents and feedback."""
 
@@ -150,6 +181,14 @@ class Snapshot(Protocol):
 
     def passages(self, rows: NDArray[np.integer]) -> list[Document]:
         """The chunk each row is, as a document (title kept, text cut to the chunk)."""
+        ...
+
+    def encoder(self, name: str) -> Encoder[Any, Any]:
+        """The encoder of a representation."""
+        ...
+
+    def store(self, name: str) -> Store[Any]:
+        """The stored vectors of a representation."""
         ...
 
 

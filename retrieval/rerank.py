@@ -16,7 +16,7 @@ from retrieval.compute import apply_threads, choose_device, choose_dtype
 from retrieval.encoders.options import Option, read_options
 from retrieval.encoders.surrogates import valid_text
 from retrieval.encoders.transformer.location import locate
-from retrieval.errors import ConfigError, IncompatibleError, unknown_name
+from retrieval.errors import ConfigError, IncompatibleError
 from retrieval.protocols import Explanation, Reranker, Searcher, SearchRequest, Snapshot
 from retrieval.values import Hits
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 RERANKERS: dict[str, str] = {
     "cross-encoder": "retrieval.rerank:CrossEncoderReranker",
+    "late": "retrieval.late_rerank:LateReranker",
 }
 """Reranker family -> "module:Class"; the class has ``open(model, options)``."""
 
@@ -45,16 +46,14 @@ OPTIONS: dict[str, Option] = {
 
 
 def open_reranker(name: str, options: Mapping[str, Any] | None = None) -> Reranker:
-    """A reranker from ``FAMILY:MODEL``, or from the name or folder of a cross-encoder alone.
+    """A reranker from ``FAMILY`` or ``FAMILY:MODEL``, or from the name or folder of a cross-encoder alone.
 
     Raises:
         ConfigError: no such family, model or option.
     """
-    family, colon, model = name.partition(":")
-    if not colon or family not in RERANKERS:
+    family, _, model = name.partition(":")
+    if family not in RERANKERS:
         family, model = "cross-encoder", name
-    if not model:
-        raise unknown_name("reranker", name, MODELS)
     module, _, attribute = RERANKERS[family].partition(":")
     opened: Reranker = getattr(importlib.import_module(module), attribute).open(model, options)
     return opened
@@ -106,10 +105,7 @@ class CrossEncoderReranker:
         Raises:
             IncompatibleError: the hits belong to another commit of the collection.
         """
-        if hits.snapshot and hits.snapshot != snapshot.token:
-            raise IncompatibleError(
-                f"hits of snapshot {hits.snapshot!r} cannot be reranked with snapshot {snapshot.token!r}; search again"
-            )
+        check_snapshot(hits, snapshot)
         where = np.nonzero(hits.rows >= 0)
         rows = hits.rows[where]
         distinct, inverse = np.unique(rows, return_inverse=True)
@@ -122,7 +118,7 @@ class CrossEncoderReranker:
         pairs = [(valid_text(queries[query]), texts[place]) for query, place in places]
         scores = np.full(hits.scores.shape, -np.inf, dtype=np.float32)
         scores[where] = self.scores(pairs)
-        return _ordered(hits.rows, scores, hits.snapshot)
+        return ordered(hits.rows, scores, hits.snapshot)
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """(N,) one score a (query, passage) pair; longer pairs first, so that padding is small."""
@@ -204,7 +200,19 @@ class Reranked:
         ]
 
 
-def _ordered(rows: NDArray[np.int64], scores: NDArray[np.float32], snapshot: str) -> Hits:
+def check_snapshot(hits: Hits, snapshot: Snapshot) -> None:
+    """Refuse hits whose rows may be others by now.
+
+    Raises:
+        IncompatibleError: they belong to another commit of the collection.
+    """
+    if hits.snapshot and hits.snapshot != snapshot.token:
+        raise IncompatibleError(
+            f"hits of snapshot {hits.snapshot!r} cannot be reranked with snapshot {snapshot.token!r}; search again"
+        )
+
+
+def ordered(rows: NDArray[np.int64], scores: NDArray[np.float32], snapshot: str) -> Hits:
     """Every line by descending score, then ascending row, padding last."""
     order = np.lexsort((rows, -scores, rows < 0), axis=1)
     return Hits(np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1), snapshot)

@@ -21,9 +21,15 @@ SNIPPET = 320
 @click.argument("collection", type=click.Path(path_type=Path))
 @click.argument("query")
 @click.option("-k", "k", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Hits wanted.")
-@click.option("--using", default="", help="bm25, dense, hybrid, NAME or a+b; hybrid where there are several.")
 @click.option(
-    "--rerank", metavar="NAME", help="Score the best candidates anew: minilm, bge, a folder or a Hub name."
+    "--using",
+    default="",
+    help="bm25, dense, sparse, late, hybrid, NAME or a+b; hybrid where there are several.",
+)
+@click.option(
+    "--rerank",
+    metavar="NAME",
+    help="Score the best candidates anew: late, minilm, bge, a folder or a Hub name.",
 )
 @click.option(
     "--filter", "expression", metavar="EXPR", help="Condition on metadata: year >= 2020 and kind = 'a'."

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "--rerank",
     multiple=True,
     metavar="NAME",
-    help="Offer a reranker: minilm, bge, a folder or a Hub name; may be repeated.",
+    help="Offer a reranker: late, minilm, bge, a folder or a Hub name; may be repeated.",
 )
 @click.option("--max-queue", type=click.IntRange(0), help="Searches that may wait; one more is answered 503.")
 @click.option("--workers", type=click.IntRange(1), help="Searches that run at once.")

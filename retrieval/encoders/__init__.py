@@ -12,6 +12,8 @@ FAMILIES: dict[str, str] = {
     "dense": "retrieval.encoders.dense:DenseEncoder",
     "endpoint": "retrieval.encoders.endpoint:EndpointEncoder",
     "hashing": "retrieval.encoders.hashing:HashingEncoder",
+    "late": "retrieval.encoders.late:LateEncoder",
+    "slim": "retrieval.encoders.slim:SlimEncoder",
     "sparse": "retrieval.encoders.sparse:SparseEncoder",
     "terms": "retrieval.encoders.terms:TermsEncoder",
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from retrieval.compute import choose_device, choose_dtype
-from retrieval.encoders.options import Option, read_options
+from retrieval.encoders.options import Option, chosen_options, read_options
 from retrieval.encoders.tally import Tally
 from retrieval.encoders.transformer.architectures import length_limit, reading_length, runs_directly
 from retrieval.encoders.transformer.checkpoint import Checkpoint, read_checkpoint
@@ -37,7 +37,6 @@ OPTIONS: dict[str, Option] = {
     "device": Option(str, default="auto"),
     "dtype": Option(str, default="auto"),
 }
-_PLACEMENT = ("device", "dtype")  # where and how it runs, not what it computes
 
 
 class DenseEncoder:
@@ -92,12 +91,7 @@ class DenseEncoder:
     @property
     def spec(self) -> dict[str, Any]:
         """``{"family", "model", "options"}``: what was chosen, without device and dtype."""
-        chosen = {
-            name: value
-            for name, value in self._options.items()
-            if name not in _PLACEMENT and value != OPTIONS[name].default
-        }
-        return {"family": self.family, "model": self.model, "options": chosen}
+        return {"family": self.family, "model": self.model, "options": chosen_options(self._options, OPTIONS)}
 
     @property
     def fingerprints(self) -> Fingerprints:

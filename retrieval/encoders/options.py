@@ -8,6 +8,9 @@ from typing import Any
 
 from retrieval.errors import ConfigError, unknown_name
 
+PLACEMENT = ("device", "dtype")
+"""Options that say where and how a model runs, not what it computes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -36,6 +39,15 @@ def read_options(family: str, given: Mapping[str, Any], table: Mapping[str, Opti
             raise unknown_name(f"option of the {family} encoder", name, table)
         values[name] = _checked(family, name, value, table[name])
     return values
+
+
+def chosen_options(values: Mapping[str, Any], table: Mapping[str, Option]) -> dict[str, Any]:
+    """The options a spec names: those with other values than the table's, but not where and how the model runs."""
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in PLACEMENT and value != table[name].default
+    }
 
 
 def _checked(family: str, name: str, value: Any, option: Option) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.compute import choose_device, choose_dtype
-from retrieval.encoders.options import Option, read_options
+from retrieval.encoders.options import Option, chosen_options, read_options
 from retrieval.encoders.tally import Tally
 from retrieval.encoders.transformer.architectures import (
     reading_length,
@@ -40,7 +40,6 @@ OPTIONS: dict[str, Option] = {
     "device": Option(str, default="auto"),
     "dtype": Option(str, default="auto"),
 }
-_PLACEMENT = ("device", "dtype")  # where and how it runs, not what it computes
 
 
 class SparseEngine(Protocol):
@@ -120,12 +119,7 @@ class SparseEncoder:
     @property
     def spec(self) -> dict[str, Any]:
         """``{"family", "model", "options"}``: what was chosen, without device and dtype."""
-        chosen = {
-            name: value
-            for name, value in self._options.items()
-            if name not in _PLACEMENT and value != OPTIONS[name].default
-        }
-        return {"family": self.family, "model": self.model, "options": chosen}
+        return {"family": self.family, "model": self.model, "options": chosen_options(self._options, OPTIONS)}
 
     @cached_property
     def fingerprints(self) -> Fingerprints:

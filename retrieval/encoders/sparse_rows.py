@@ -24,15 +24,20 @@ def sparse_rows(weights: NDArray[np.float32], keep: int | None, place: Path) -> 
         CorruptError: a weight is not finite.
     """
     if not np.isfinite(weights).all():
-        raise CorruptError(
-            place,
-            "the model gives weights that are not finite; its files are damaged, "
-            'or its numbers too large for half precision (option dtype "float32")',
-        )
+        raise not_finite(place)
     rows, indices = np.nonzero(weights > 0)
     indptr = row_offsets(np.bincount(rows, minlength=len(weights)))
     found = Sparse(indptr, indices.astype(np.int32), weights[rows, indices], weights.shape[1])
     return found if keep is None else heaviest(found, keep)
+
+
+def not_finite(place: Path) -> CorruptError:
+    """The error of a model in this folder whose weights are not finite."""
+    return CorruptError(
+        place,
+        "the model gives weights that are not finite; its files are damaged, "
+        'or its numbers too large for half precision (option dtype "float32")',
+    )
 
 
 def heaviest(rows: Sparse, keep: int) -> Sparse:

@@ -5,7 +5,7 @@ from retrieval.values.run import Run
 from retrieval.values.strings import Strings
 from retrieval.values.terms import Terms
 from retrieval.values.texts import Document, Metadata, MetadataValue, Query
-from retrieval.values.vectors import Dense, MultiVector, Sparse
+from retrieval.values.vectors import Dense, MultiSparse, MultiVector, Sparse
 
 __all__ = [
     "Dense",
@@ -13,6 +13,7 @@ __all__ = [
     "Hits",
     "Metadata",
     "MetadataValue",
+    "MultiSparse",
     "MultiVector",
     "Query",
     "Run",

@@ -1,4 +1,4 @@
-"""The three kinds of vectors: dense, sparse, and one vector a token."""
+"""The four kinds of vectors: dense, sparse, and one dense or one sparse vector a token."""
 
 from __future__ import annotations
 
@@ -192,6 +192,68 @@ class MultiVector:
         with whole(folder):
             arrays = load_arrays(folder, "multivector")[1]
             return cls(arrays["indptr"], arrays["values"])
+
+
+@dataclass(frozen=True, eq=False)
+class MultiSparse:
+    """Several sparse vectors, such as one a token, for N texts; ragged, never padded.
+
+    Attributes:
+        indptr: (N+1,) int64 into the rows of tokens.
+        tokens: the vectors of all texts, one after another.
+    """
+
+    indptr: NDArray[np.int64]
+    tokens: Sparse
+
+    def __post_init__(self) -> None:
+        if self.indptr.dtype != np.int64 or int(self.indptr[-1]) != len(self.tokens):
+            raise ValueError("indptr and tokens disagree")
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def dim(self) -> int:
+        """The vocabulary size V."""
+        return self.tokens.dim
+
+    def __getitem__(self, rows: slice) -> MultiSparse:
+        start, stop = _row_range(rows, len(self))
+        indptr, low, high = ragged_rows(self.indptr, start, stop)
+        return MultiSparse(indptr, self.tokens[low:high])
+
+    def take(self, rows: NDArray[np.integer]) -> MultiSparse:
+        """The chosen rows, copied."""
+        indptr, positions = take_ragged(self.indptr, rows)
+        return MultiSparse(indptr, self.tokens.take(positions))
+
+    @classmethod
+    def concat(cls, parts: Sequence[MultiSparse]) -> MultiSparse:
+        """One after another; all have the same dim."""
+        return cls(
+            _concat_indptr([part.indptr for part in parts]), Sparse.concat([part.tokens for part in parts])
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write .npy arrays and value.json into an existing folder."""
+        save_arrays(
+            folder,
+            "multisparse",
+            {"dim": self.dim},
+            indptr=self.indptr,
+            token_indptr=self.tokens.indptr,
+            indices=self.tokens.indices,
+            values=self.tokens.values,
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> MultiSparse:
+        """Map what ``save`` wrote (CorruptError when damaged)."""
+        with whole(folder):
+            facts, arrays = load_arrays(folder, "multisparse")
+            parts = (arrays["token_indptr"], arrays["indices"], arrays["values"])
+            return cls(arrays["indptr"], Sparse(*parts, int(facts["dim"])))
 
 
 def _concat_indptr(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:

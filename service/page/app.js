@@ -136,16 +136,16 @@ function show(answer, asked, roundTrip) {
   byId("more").hidden = hits.length < asked.k || asked.k >= MOST;
 }
 
-/** Explanations of a search, asked for once when the first is opened. */
+/** The hits of a search with their explanations, asked for once when the first is opened. */
 function explainer(asked) {
   let explained = null;
   return async (hit) => {
-    explained ??= search({ ...requestOf(asked), explain: true, text: "none" });
+    explained ??= search({ ...requestOf(asked), explain: true });
     try {
       const hits = (await explained).results[0].hits;
       const same = hits.find((other) => other.id === hit.id);
       if (!same) throw new Error("the collection has changed; search again");
-      return same.explanation;
+      return { ...same, query: asked.query };
     } catch (error) {
       explained = null;
       throw error;

@@ -1,6 +1,7 @@
 // One result: title, best passage around the matched words, score, whole text and explanation.
 
 import { codePoints, element, figure } from "./dom.js";
+import { explanationView } from "./why.js";
 
 const SNIPPET = 360; // code points
 
@@ -85,35 +86,10 @@ function metadataList(metadata) {
   );
 }
 
-/** An explanation as nested rows with bars relative to the largest part. */
-export function explanationTree(part, largest = Math.max(1e-9, Math.abs(part.value))) {
-  const bar = element("span", { class: "part-bar", "aria-hidden": "true" }, element("i"));
-  bar.firstChild.style.width = `${Math.min(100, (Math.abs(part.value) / largest) * 100)}%`;
-  const facts = Object.entries(part.facts ?? {}).flatMap(([name, value]) => [
-    element("span", { class: "fact" }, `${name.replaceAll("_", " ")} ${typeof value === "number" ? figure(value) : value}`),
-    " ", // where the line may break
-  ]);
-  const row = element(
-    "div",
-    { class: "part" },
-    element("span", { class: "part-value" }, figure(part.value)),
-    bar,
-    element("span", { class: "part-label" }, part.label, " ", ...facts),
-  );
-  const parts = part.parts ?? [];
-  const inside = Math.max(1e-9, ...parts.map((child) => Math.abs(child.value)));
-  return element(
-    "li",
-    {},
-    row,
-    parts.length ? element("ul", {}, ...parts.map((child) => explanationTree(child, inside))) : null,
-  );
-}
-
 /**
  * A result as a list item.
  *
- * `actions.whole(hit)` and `actions.explain(hit)` return promises of the whole text and of the explanation.
+ * `actions.whole(hit)` promises the whole text, `actions.explain(hit)` the hit with its query and explanation.
  */
 export function resultItem(hit, rank, scale, actions) {
   const body = element("p", { class: "text" }, ...snippet(hit));
@@ -146,21 +122,26 @@ export function resultItem(hit, rank, scale, actions) {
     open.textContent = opening ? "Less" : "Whole text";
   }
 
+  let explained = false;
+  let asking = false;
+
   async function toggleWhy() {
-    const opening = why.hidden;
-    if (opening && !why.childElementCount) {
-      explain.disabled = true;
+    if (asking) return;
+    if (why.hidden && !explained) {
+      asking = true;
+      explain.setAttribute("aria-busy", "true"); // not disabled, which would take the focus from it
       try {
-        why.replaceChildren(element("ul", { "aria-label": "Parts of the score" }, explanationTree(await actions.explain(hit))));
+        why.replaceChildren(await explanationView(await actions.explain(hit), actions.whole));
+        explained = true;
       } catch (error) {
-        why.replaceChildren();
-        why.append(element("p", { class: "problem" }, error.message));
+        why.replaceChildren(element("p", { class: "problem", role: "alert" }, error.message));
       } finally {
-        explain.disabled = false;
+        asking = false;
+        explain.removeAttribute("aria-busy");
       }
     }
-    why.hidden = !opening;
-    explain.setAttribute("aria-expanded", String(opening));
+    why.hidden = !why.hidden;
+    explain.setAttribute("aria-expanded", String(!why.hidden));
   }
 
   open.addEventListener("click", toggleWhole);

@@ -15,6 +15,7 @@ from eval.evaluate import Conditions, evaluate
 from eval.runs import read_run
 from indexing.builder import build_collection
 from indexing.chunking import Chunking
+from indexing.collection import Collection
 from indexing.command_line import run
 from indexing.corpora import open_corpus
 from indexing.options import BuildOptions, representation_options
@@ -58,6 +59,10 @@ def test_what_the_retrievers_need_is_built_and_nothing_else():
     assert shape("hybrid") == [("bm25", ["bm25"]), ("dense", ["flat"])]
     assert shape("rrf:hybrid") == shape("hybrid")
     assert shape("dense", "dense-hnsw", "bm25+dense") == [("dense", ["flat", "hnsw"]), ("bm25", ["bm25"])]
+    assert shape("dense-hnsw", "dense") == [("dense", ["flat", "hnsw"])], "what dense means comes first"
+    assert shape("plaid", "late", "late-plaid") == [("late", ["plaid"])]
+    with pytest.raises(ConfigError, match="slim needs a model: --slim-model"):
+        required_representations(["slim"])
     with pytest.raises(ConfigError, match="unknown representation 'bm52'"):
         required_representations(["bm52"])
     with pytest.raises(ConfigError, match="no retriever given"):
@@ -69,7 +74,10 @@ def test_a_collection_is_built_once_and_again_when_the_corpus_changes(folder, tm
     written = (first / "collection.json").stat().st_mtime_ns
     assert cached_collection(open_dataset(folder), ["bm25"], cache=tmp_path) == first
     assert (first / "collection.json").stat().st_mtime_ns == written
-    assert cached_collection(open_dataset(folder), ["bm25", "dense"], ENCODER, cache=tmp_path) != first
+    assert (
+        cached_collection(open_dataset(folder), ["bm25", "dense"], {"dense": ENCODER}, cache=tmp_path)
+        != first
+    )
     copy = tmp_path / "arguana"
     (copy / "qrels").mkdir(parents=True)
     (copy / "corpus.jsonl").write_text(
@@ -89,7 +97,7 @@ def test_real_retrievers_are_measured_and_self_documents_dropped(folder, tmp_pat
     dataset = open_dataset(folder)
     assert dataset.drop_self
     using = ["bm25", "dense", "hybrid", "bm25+dense", "rrf:hybrid"]
-    path = cached_collection(dataset, using, ENCODER, cache=tmp_path)
+    path = cached_collection(dataset, using, {"dense": ENCODER}, cache=tmp_path)
     found = evaluate(dataset, open_retrievers(path, using), Conditions(k=100, depth=50))
     assert [one.retriever for one in found] == using
     for one in found:
@@ -98,6 +106,27 @@ def test_real_retrievers_are_measured_and_self_documents_dropped(folder, tmp_pat
         assert one.metrics["nDCG@10"] > 0.8
     assert found[2].metrics == found[3].metrics
     assert found[2].index_bytes == found[0].index_bytes + found[1].index_bytes
+
+
+def test_late_interaction_is_measured_and_takes_part_in_hybrid(folder, tmp_path, tiny_bert):
+    dataset = open_dataset(folder)
+    using = ["late", "plaid", "bm25", "dense", "hybrid", "bm25+dense+late"]
+    models = {"dense": ENCODER, "late": str(tiny_bert)}
+    path = cached_collection(dataset, using, models, cache=tmp_path)
+    found = {
+        one.retriever: one
+        for one in evaluate(dataset, open_retrievers(path, using), Conditions(k=100, depth=50))
+    }
+    assert found["late"].metrics["nDCG@10"] > 0.3, "more than chance, with random weights"
+    assert found["late"].run == found["plaid"].run
+    assert found["hybrid"].metrics == found["bm25+dense+late"].metrics
+    assert found["hybrid"].index_bytes == sum(found[name].index_bytes for name in ("bm25", "dense", "late"))
+    snapshot = Collection.open(path).snapshot()
+    (state,) = [folder for folder in (path / "shared").iterdir()]
+    sizes = snapshot.info()["bytes"]
+    trained = sizes[f"shared/{state.name}"]
+    assert trained > 0
+    assert found["late"].index_bytes == trained + sizes["vectors/late"] + sizes["indexes/late-plaid"]
 
 
 def test_the_command_goes_from_a_folder_to_json_and_run_files(folder, tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ def write_corpus(path: Path, records: list[dict]) -> Path:
 
 def options(chunk: str = "none", batch_rows: int = 10_000, **writing) -> BuildOptions:
     return BuildOptions(
-        (representation_options("bm25"), representation_options("dense", dense_model="hashing:64")),
+        (representation_options("bm25"), representation_options("dense", model="hashing:64")),
         Chunking.parse(chunk),
         WriteOptions(batch_rows=batch_rows, **writing),
     )

@@ -87,6 +87,9 @@ def snapshot_answers(path: Path) -> list:
     return out
 
 
+LATE = ["--late-option", "dim=8"]  # narrower than the model, so that a projection is learned
+
+
 def arguments_of(operation: str, folder: Path) -> list[str]:
     corpus, more = folder / "corpus.jsonl", folder / "more.jsonl"
     return {
@@ -95,18 +98,20 @@ def arguments_of(operation: str, folder: Path) -> list[str]:
         "delete": ["delete", folder / "c", "d1", "d5", "d30"],
         "compact": ["compact", folder / "c", "-q"],
         "metadata": ["add", folder / "c", folder / "updates.jsonl", "--metadata-only"],
+        "late": ["index", folder / "c", "--add", "late", "--late-model", folder / "model", *LATE, "-q"],
     }[operation]
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
+def scene(tmp_path_factory, tiny_bert):
     """A folder with corpora and, for every operation, the state before it and the answers after it."""
     folder = tmp_path_factory.mktemp("scene")
+    (folder / "model").symlink_to(tiny_bert)
     write(folder / "corpus.jsonl", records(40))
     write(folder / "more.jsonl", records(10, start=35))
     write(folder / "updates.jsonl", [{"_id": "d2", "n": 77}])
     options = BuildOptions(
-        (representation_options("bm25"), representation_options("dense", dense_model="hashing:32")),
+        (representation_options("bm25"), representation_options("dense", model="hashing:32")),
         Chunking.default(),
         WriteOptions(),
     )
@@ -118,6 +123,7 @@ def scene(tmp_path_factory):
 def stage(scene: Path, tmp_path: Path, operation: str) -> Path:
     for name in ("corpus.jsonl", "more.jsonl", "updates.jsonl"):
         shutil.copy(scene / name, tmp_path / name)
+    (tmp_path / "model").symlink_to(scene / "model")
     if operation != "index":
         shutil.copytree(scene / "before", tmp_path / "c", dirs_exist_ok=True)
     return tmp_path
@@ -168,10 +174,17 @@ def test_a_kill_at_any_moment_leaves_the_last_commit(scene, tmp_path, operation)
     kill_everywhere(scene, tmp_path, operation, most_points=10_000)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_kill_while_token_vectors_are_added_loses_nothing(scene, tmp_path):
+    """Where a projection and centroids are learned; every process loads a model, so not every moment is tried."""
+    kill_everywhere(scene, tmp_path, "late", most_points=25)
+
+
 def test_a_killed_build_resumes_after_its_last_batch(tmp_path, monkeypatch):
     corpus = write(tmp_path / "corpus.jsonl", records(50))
     options = BuildOptions(
-        (representation_options("dense", dense_model="hashing:32"),),
+        (representation_options("dense", model="hashing:32"),),
         Chunking.default(),
         WriteOptions(batch_rows=10),
     )

@@ -3,6 +3,7 @@
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from indexing.kinds import KINDS, kind_class
 from retrieval import compute
 from retrieval.bitmap import Bitmap
 from retrieval.errors import ConfigError, CorruptError, IncompatibleError, MissingExtraError
-from retrieval.exact import dense_scores, sparse_scores
+from retrieval.exact import dense_scores, maxsim_scores, sparse_maxsim_scores, sparse_scores
 from retrieval.exact_terms import bm25_scores
 from retrieval.protocols import SearchRequest
 from retrieval.topk import merge, top_k
-from retrieval.values import Dense, Hits, Sparse, Strings, Terms
+from retrieval.values import Dense, Hits, MultiSparse, MultiVector, Sparse, Strings, Terms
 
 N = 700  # above the rows that make HNSW scan anyway, small enough to build in a blink
 
@@ -33,6 +34,32 @@ VARIANTS: dict[str, dict[str, tuple[dict[str, Any], Any]]] = {
         "reordered": ({"scale": 0.02}, np.float32),
         "as-given": ({"scale": 0.02, "reorder": False}, np.float32),
         "added-up": ({"scale": 0.02, "bound_terms": 0}, np.float32),
+    },
+    "maxsim": {"float32": ({}, np.float32), "float16": ({}, np.float16)},
+    "fde": {
+        "int8": ({"rescored": 400}, np.float16),
+        "float16": ({"rescored": 400, "storage": "float16", "projection": "signs", "power": 1.0}, np.float32),
+        "hnsw": (
+            {"rescored": 400, "storage": "float16", "first_stage": "hnsw", "projection": "identity"},
+            np.float16,
+        ),
+        "counts": (
+            {"rescored": 400, "projection": "counts", "final": "counts", "final_dims": 700},
+            np.float32,
+        ),
+        "signs": ({"rescored": 400, "projection": "sparse", "final": "signs", "final_dims": 700}, np.float32),
+        "carved": ({"rescored": 400, "ball_carving": 0.7, "fill": False}, np.float16),
+    },
+    "plaid": {
+        "4-bits": ({}, np.float16),
+        "1-bit": ({"bits": 1, "nprobe": 30}, np.float32),
+        "every-row": ({"bits": 2, "ndocs": N, "centroids": 40}, np.float16),
+        "on-disk": ({"bits": 2, "resident_bytes": 20_000}, np.float16),
+    },
+    "slim": {
+        "fused": ({}, np.float32),
+        "upper-as-given": ({"fusion": "upper", "rescored": 300, "reorder": False}, np.float32),
+        "every-row": ({"rescored": N}, np.float32),
     },
 }
 """Kind -> variant -> (parameters, dtype); a kind that is not here is tried as it is."""
@@ -60,19 +87,47 @@ class Case:
         if not folder.exists():
             folder.mkdir()
             seen = []
-            self.made.build(vectors, folder, self.parameters, memory_bytes=10**8, progress=seen.append)
+            self.made.build(
+                vectors, folder, self.parameters, memory_bytes=10**8, progress=seen.append, **self.shared
+            )
             assert sum(seen) == len(vectors)
-        return self.made.load(folder, vectors, self.parameters)
+        return self.load(folder, vectors)
+
+    def load(self, folder: Path, vectors: Any) -> Any:
+        return self.made.load(folder, vectors, self.parameters, **self.shared)
+
+    @cached_property
+    def shared(self) -> dict[str, Path]:
+        """What a kind that is trained is given besides."""
+        if not hasattr(self.made, "train"):
+            return {}
+        folder = self.folder / "shared"
+        folder.mkdir()
+        self.made.train(
+            self.vectors, self.parameters, folder, memory_bytes=10**8, progress=lambda steps: None
+        )
+        return {"shared": folder}
 
     def truth(self, allowed: Bitmap | None = None) -> np.ndarray:
         """(Q, N) exact scores, -inf for what may not be returned."""
-        if self.made.value is Dense:
-            scores = dense_scores(self.queries, self.vectors)
-        else:
-            oracle = sparse_scores if self.made.value is Sparse else bm25_scores
-            scores = oracle(self.queries, self.vectors)
-            scores = np.where(scores > 0, scores, -np.inf)
-        return scores if allowed is None else np.where(allowed.mask(), scores, -np.inf)
+        return self.scores if allowed is None else np.where(allowed.mask(), self.scores, -np.inf)
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        if self.made.value is MultiVector:
+            index = self.index()
+            compressed = hasattr(index, "documents")  # its score is that of what it decompresses
+            documents = index.documents.decode(np.arange(N)) if compressed else self.vectors
+            scores = maxsim_scores(self.queries, documents)
+            return np.where(np.diff(documents.indptr) > 0, scores, 0)
+        oracles = {
+            Dense: dense_scores,
+            Sparse: sparse_scores,
+            MultiSparse: sparse_maxsim_scores,
+            Terms: bm25_scores,
+        }
+        scores = oracles[self.made.value](self.queries, self.vectors)
+        return scores if self.made.value is Dense else np.where(scores > 0, scores, -np.inf)
 
 
 def make_dense(n: int, seed: int, dtype: Any) -> Dense:
@@ -111,6 +166,33 @@ def make_sparse(n: int, seed: int) -> Sparse:
     return Sparse(terms.indptr, terms.indices, steps * np.float32(0.02), 60)
 
 
+def make_multisparse(n: int, seed: int) -> MultiSparse:
+    """Up to five tokens of such terms, every tenth row a copy of the row before it."""
+    rng = np.random.default_rng(seed)
+    tokens = make_sparse(3 * n, seed)
+    rows: list[np.ndarray] = []
+    for number in range(n):
+        rows.append(rows[-1] if number % 10 == 9 else rng.integers(0, len(tokens), rng.integers(0, 6)))
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    return MultiSparse(indptr, tokens.take(np.concatenate(rows)))
+
+
+def make_multivector(n: int, seed: int, dtype: Any) -> MultiVector:
+    """Up to eight unit vectors a row, near centres of its own; every tenth row a copy of the row before it."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(98).standard_normal((60, 20))
+    rows: list[np.ndarray] = []
+    for number in range(n):
+        if number % 10 == 9:
+            rows.append(rows[-1])
+            continue
+        size = rng.integers(0, 9)
+        values = centres[rng.integers(0, 60, size)] + 0.4 * rng.standard_normal((size, 20))
+        rows.append(values / np.linalg.norm(values, axis=1, keepdims=True))
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    return MultiVector(indptr, np.concatenate(rows).astype(dtype))
+
+
 def make(value: type, n: int, seed: int, dtype: Any) -> Any:
     if value is Dense:
         return make_dense(n, seed, dtype)
@@ -118,6 +200,10 @@ def make(value: type, n: int, seed: int, dtype: Any) -> Any:
         return make_terms(n, seed)
     if value is Sparse:
         return make_sparse(n, seed)
+    if value is MultiSparse:
+        return make_multisparse(n, seed)
+    if value is MultiVector:
+        return make_multivector(n, seed, dtype)
     pytest.skip(f"no generator of {value.__name__} here")
 
 
@@ -149,11 +235,11 @@ def check(case: Case, hits: Hits, truth: np.ndarray, k: int) -> None:
         rows, scores = rows[:n], scores[:n]
         assert (rows >= 0).all()
         assert len(set(rows.tolist())) == n
-        np.testing.assert_allclose(scores, line[rows], rtol=1e-5)
+        np.testing.assert_allclose(scores, line[rows], rtol=1e-5, atol=1e-6)
         assert np.lexsort((rows, -scores)).tolist() == list(range(n))
         best = np.sort(line)[::-1][:n]
         if case.made.exact:
-            np.testing.assert_allclose(scores, best, rtol=1e-5)
+            np.testing.assert_allclose(scores, best, rtol=1e-5, atol=1e-6)
         found_of_all += int((scores >= best[-1] - 1e-5).sum()) if n else 0
         asked_of_all += n
     assert asked_of_all == 0 or found_of_all / asked_of_all >= 0.95
@@ -202,7 +288,7 @@ def test_a_filter_that_allows_everything_changes_nothing(case):
 
 def test_an_index_opened_again_answers_the_same(case):
     first = case.index().search(case.queries, SearchRequest(k=20))
-    again = case.made.load(case.folder / "whole", case.vectors, case.parameters)
+    again = case.load(case.folder / "whole", case.vectors)
     second = again.search(case.queries, SearchRequest(k=20))
     assert len(again) == N
     assert np.array_equal(first.rows, second.rows)
@@ -336,13 +422,13 @@ def test_a_missing_or_cut_file_is_corrupt(case, tmp_path):
             else:
                 (folder / damaged.name).write_bytes(damaged.read_bytes()[:-3])
             with pytest.raises(CorruptError, match=damaged.name.replace(".", r"\.")):
-                index = case.made.load(folder, case.vectors, case.parameters)
+                index = case.load(folder, case.vectors)
                 index.search(case.queries, SearchRequest())
 
 
 def test_an_index_does_not_open_over_other_vectors(case):
     with pytest.raises(CorruptError):
-        case.made.load(case.folder / "whole", case.vectors[: N - 1], case.parameters)
+        case.load(case.folder / "whole", case.vectors[: N - 1])
 
 
 def test_unusable_dense_queries_are_refused(case):

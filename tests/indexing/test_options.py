@@ -59,7 +59,9 @@ def test_names_that_two_things_could_go_by_are_refused(pair):
 
 def test_indexes_of_one_representation_are_merged_in_order_and_repetitions_add_nothing():
     texts = ["bm25", "dense", "dense:hnsw", "dense", "bm25:bm25"]
-    parts = merge_representations(representation_options(text, dense_model="hashing:16") for text in texts)
+    parts = merge_representations(
+        representation_options(text, "hashing:16" if text.startswith("dense") else None) for text in texts
+    )
     assert [(part.name, [spec.kind for spec in part.indexes]) for part in parts] == [
         ("bm25", ["bm25"]),
         ("dense", ["flat", "hnsw"]),
@@ -84,7 +86,7 @@ def test_parts_of_one_name_that_contradict_each_other_are_refused():
 )
 def test_an_index_over_vectors_that_the_encoder_does_not_make_is_refused(text, kinds):
     with pytest.raises(ConfigError, match=kinds):
-        representation_options(text, dense_model="hashing:16")
+        representation_options(text, None if text.startswith("bm25") else "hashing:16")
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,12 @@ def test_a_collection_toml_says_what_a_collection_holds(tmp_path):
     assert wide == RepresentationOptions(
         "wide", encoder_spec("hashing:128"), (FLAT, index_spec("hnsw", {"m": 32}))
     )
+
+
+def test_a_table_called_late_has_token_vectors_of_the_default_model(tmp_path):
+    (late,) = options_from_file(toml(tmp_path, '[late]\nindexes = [{}, { kind = "maxsim" }]\n'))
+    assert late.encoder == {"family": "late", "model": "default", "options": {}}
+    assert late.indexes == (*representation_options("late").indexes, index_spec("maxsim", {}))
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,7 @@ def corpus(path: Path, first: int, last: int) -> Path:
 
 def options(model: Path, *names: str) -> BuildOptions:
     parts = tuple(
-        representation_options(
-            name, sparse_model=str(model), options={"document_terms": 20} if name == "sparse" else None
-        )
+        representation_options(name, *((str(model), {"document_terms": 20}) if name == "sparse" else ()))
         for name in names
     )
     return BuildOptions(parts, Chunking.none())
@@ -116,6 +114,45 @@ def test_explanations_name_terms_and_mark_expansions(tmp_path: Path, model: Path
         for word in ("old", "red", "fish"):
             assert origins.get(word, "of the query") == "of the query"
         assert not any(label.isdigit() and len(label) > 1 for label in origins)
+
+
+def test_explanations_are_in_words_behind_an_encoder_that_only_encodes(tmp_path: Path, model: Path):
+    """As a service's, which batches the queries of several people."""
+
+    class Wrapped:
+        def __init__(self, encoder):
+            self.value, self.encode_queries = encoder.value, encoder.encode_queries
+
+    build_collection(
+        open_corpus(corpus(tmp_path / "a.jsonl", 0, 40)), tmp_path / "c", options(model, "sparse")
+    )
+    snapshot = Collection.open(tmp_path / "c").snapshot()
+    plain = snapshot.searcher("sparse")
+    wrapped = snapshot.searcher("sparse", encoders={"sparse": Wrapped(snapshot.encoder("sparse"))})
+    rows = plain.search(["old red fish"], SearchRequest(k=3)).rows[0]
+    assert wrapped.explain("old red fish", rows) == plain.explain("old red fish", rows)
+
+
+def test_explanations_of_sparse_token_vectors_name_tokens_and_the_terms_they_share(
+    tmp_path: Path, model: Path
+):
+    slim = BuildOptions((representation_options("slim", str(model)),), Chunking.none())
+    build_collection(open_corpus(corpus(tmp_path / "a.jsonl", 0, 40)), tmp_path / "c", slim)
+    snapshot = Collection.open(tmp_path / "c").snapshot()
+    searcher, query = snapshot.searcher("slim"), "old red fish"
+    hits = searcher.search([query], SearchRequest(k=3))
+    terms = set(snapshot.encoder("slim").vocabulary)
+    assert len(searcher.explain(query, hits.rows[0])) == 3
+    for row, score, explanation in zip(
+        hits.rows[0], hits.scores[0], searcher.explain(query, hits.rows[0]), strict=True
+    ):
+        assert explanation.value == pytest.approx(float(score), rel=1e-5)
+        assert {"old", "red", "fish"} <= {part.label for part in explanation.parts}
+        text = snapshot.passages(np.array([row]))[0].text
+        for part in explanation.parts:
+            assert {term.label for term in part.parts} <= terms
+            if "start" in part.facts:
+                assert text[part.facts["start"] : part.facts["end"]] == part.facts["token"]
 
 
 def test_an_index_that_is_there_is_not_added_again(tmp_path: Path, model: Path):

@@ -41,7 +41,7 @@ def write(path: Path, n: int, *more: str, start: int = 0) -> Path:
 
 def options(restart: bool = False) -> BuildOptions:
     return BuildOptions(
-        (representation_options("dense", dense_model="hashing:16"),),
+        (representation_options("dense", model="hashing:16"),),
         Chunking.none(),
         WriteOptions(batch_rows=10, restart=restart),
     )

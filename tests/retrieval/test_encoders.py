@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from retrieval.encoders import FAMILIES, family_class, open_encoder
 from retrieval.encoders.hashing import HashingEncoder
 from retrieval.errors import ConfigError
-from retrieval.values import Dense, Document, Sparse, Terms
+from retrieval.values import Dense, Document, MultiSparse, MultiVector, Sparse, Terms
 
 TEXTS = ["the cat and the dog", "", "Alpha beta, gamma!", "über 東京 \ud800 \x00", "river " * 300, "dog"]
 DOCUMENTS = [Document(str(i), text, "a title" if i % 2 else "") for i, text in enumerate(TEXTS)]
@@ -63,6 +63,8 @@ def open_family(
         "dense": {"model": str(tiny_bert), "options": {"dtype": "float32"}},
         "endpoint": {"model": "tiny"},
         "hashing": {"options": {"dim": 64}},
+        "late": {"model": str(tiny_bert), "options": {"dtype": "float32"}},
+        "slim": {"model": str(tiny_splade), "options": {"dtype": "float32"}},
         "sparse": {"model": str(tiny_splade), "options": {"dtype": "float32"}},
         "terms": {},
     }
@@ -84,6 +86,11 @@ def rows_equal(left: Any, right: Any) -> bool:
         return left.values.shape == right.values.shape and np.allclose(left.values, right.values, atol=1e-5)
     if isinstance(left, Sparse):
         return left.dim == right.dim and weights_equal(left, right)
+    if isinstance(left, MultiVector):
+        alike = np.array_equal(left.indptr, right.indptr) and left.dim == right.dim
+        return alike and np.allclose(left.values, right.values, atol=1e-3)
+    if isinstance(left, MultiSparse):
+        return np.array_equal(left.indptr, right.indptr) and rows_equal(left.tokens, right.tokens)
     assert isinstance(left, Terms)
     return counts(left) == counts(right) and np.array_equal(left.lengths, right.lengths)
 
@@ -134,7 +141,7 @@ def test_a_spec_survives_json_and_opens_an_equal_encoder(family, open_family: Op
     encoder = open_family(family)
     again = open_encoder(json.loads(json.dumps(encoder.spec)))
     assert again.spec == encoder.spec and again.fingerprints == encoder.fingerprints
-    if family in ("dense", "sparse"):  # their specs leave the dtype out
+    if family in ("dense", "late", "slim", "sparse"):  # their specs leave the dtype out
         again = open_encoder(again.spec | {"options": again.spec["options"] | {"dtype": "float32"}})
     assert rows_equal(again.encode_documents(DOCUMENTS), encoder.encode_documents(DOCUMENTS))
     for digest in (encoder.fingerprints.documents, encoder.fingerprints.queries):
@@ -148,7 +155,7 @@ def test_texts_are_tallied(family, open_family: Opener):
     encoder.encode_documents(DOCUMENTS)
     read = encoder.tally.snapshot() - before
     assert read.n_texts == len(DOCUMENTS) and read.n_tokens > 0
-    assert read.n_truncated == (1 if family in ("dense", "sparse") else 0)
+    assert read.n_truncated == (1 if family in ("dense", "late", "slim", "sparse") else 0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

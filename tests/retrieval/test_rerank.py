@@ -52,12 +52,12 @@ class ByLength:
     """Longer passages first."""
 
     def rerank(self, queries: Sequence[str], hits: Hits, snapshot: Snapshot) -> Hits:
-        from retrieval.rerank import _ordered
+        from retrieval.rerank import ordered
 
         scores = np.full(hits.scores.shape, -np.inf, dtype=np.float32)
         for place in zip(*np.nonzero(hits.rows >= 0), strict=True):
             scores[place] = len(snapshot.passages(hits.rows[place][None])[0].text)
-        return _ordered(hits.rows, scores, hits.snapshot)
+        return ordered(hits.rows, scores, hits.snapshot)
 
 
 def test_reranked_order_is_the_models_own(tiny_cross_encoder: Path):
@@ -148,5 +148,9 @@ def test_every_reranker_in_the_table_resolves_and_names_bad_options(name, tiny_c
     assert open_reranker(f"{name}:{tiny_cross_encoder}").family == name
     with pytest.raises(ConfigError, match="depht"):
         open_reranker(f"{name}:{tiny_cross_encoder}", {"depht": 3})
+
+
+@pytest.mark.parametrize("name", ["cross-encoder", "cross-encoder:", ""])
+def test_a_cross_encoder_needs_a_model(name):
     with pytest.raises(ConfigError, match="minilm"):
-        open_reranker(f"{name}:")
+        open_reranker(name)

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from retrieval.bitmap import Bitmap
 from retrieval.errors import CorruptError
-from retrieval.values import Dense, Document, Hits, MultiVector, Sparse, Strings, Terms
+from retrieval.values import Dense, Document, Hits, MultiSparse, MultiVector, Sparse, Strings, Terms
 
 floats = st.sampled_from([np.float32, np.float16])
 
@@ -42,6 +42,13 @@ def multivector(draw):
 
 
 @st.composite
+def multisparse(draw):
+    tokens = draw(sparse())
+    cuts = sorted(draw(st.lists(st.integers(0, len(tokens)), max_size=5)))
+    return MultiSparse(np.array([0, *cuts, len(tokens)], dtype=np.int64), tokens)
+
+
+@st.composite
 def terms(draw):
     vocabulary = draw(st.lists(st.text(max_size=5), min_size=1, max_size=6))
     fields = draw(st.sampled_from([("contents",), ("title", "text")]))
@@ -66,17 +73,20 @@ def hits(draw, k=3, snapshot="s"):
     return Hits(rows, draw(hnp.arrays(np.float32, (n, k), elements=st.floats(-9, 9, width=32))), snapshot)
 
 
-vectors = st.one_of(dense(), sparse(), multivector(), terms())
+vectors = st.one_of(dense(), sparse(), multivector(), multisparse(), terms())
 
 
 def contents(value):
     """Everything a value holds, comparable with ==."""
-    return {
-        name: (part.dtype.str, part.shape, part.tolist())
-        if isinstance(part, np.ndarray)
-        else (list(part) if isinstance(part, Strings) else part)
-        for name, part in vars(value).items()
-    }
+
+    def comparable(part):
+        if isinstance(part, np.ndarray):
+            return part.dtype.str, part.shape, part.tolist()
+        if isinstance(part, Strings):
+            return list(part)
+        return contents(part) if isinstance(part, Sparse) else part
+
+    return {name: comparable(part) for name, part in vars(value).items()}
 
 
 @settings(max_examples=60)
@@ -87,7 +97,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path_factory, value):
     assert contents(type(value).load(folder)) == contents(value)
 
 
-@given(dense() | sparse() | multivector(), st.data())
+@given(dense() | sparse() | multivector() | multisparse(), st.data())
 def test_slices_joined_again_are_the_whole(value, data):
     cut = data.draw(st.integers(0, len(value)))
     assert contents(type(value).concat([value[:cut], value[cut:]])) == contents(value)
@@ -141,6 +151,9 @@ def test_ragged_values_refuse_a_slice_with_a_step(step):
         lambda: MultiVector(indptr_of([3]), np.ones((3, 2))),
         lambda: Sparse(indptr_of([2]), np.ones(1, np.int32), np.ones(1, np.float32), 3),
         lambda: Sparse(indptr_of([1]), np.ones(1, np.int64), np.ones(1, np.float32), 3),
+        lambda: MultiSparse(indptr_of([2]), sparse_of(3)),
+        lambda: MultiSparse(indptr_of([1]).astype(np.int32), sparse_of(3)),
+        lambda: MultiSparse.concat([MultiSparse(indptr_of([1]), sparse_of(dim)) for dim in (3, 4)]),
         lambda: terms_of(lengths=(2, 1)),
         lambda: terms_of(frequencies=(2,)),
         lambda: terms_of(fields=(2,)),
@@ -206,7 +219,7 @@ def test_a_damaged_folder_raises_corrupt_error_naming_a_file(tmp_path, damage):
         Dense.load(tmp_path)
 
 
-@pytest.mark.parametrize("kind", [Sparse, MultiVector, Terms])
+@pytest.mark.parametrize("kind", [Sparse, MultiVector, MultiSparse, Terms])
 def test_another_type_of_value_is_not_loaded(tmp_path, kind):
     Dense(np.ones((4, 3), dtype=np.float32)).save(tmp_path)
     with pytest.raises(CorruptError, match="holds 'dense'"):
@@ -217,6 +230,23 @@ def test_value_json_names_the_type_and_the_arrays(tmp_path):
     sparse_of(4).save(tmp_path)
     facts = json.loads((tmp_path / "value.json").read_text())
     assert facts == {"value": "sparse", "dim": 4, "arrays": ["indices", "indptr", "values"]}
+
+
+@pytest.mark.parametrize("name", ["indptr", "token_indptr", "indices", "values"])
+def test_multisparse_names_the_file_that_is_damaged(tmp_path, name):
+    MultiSparse(indptr_of([1]), sparse_of(4)).save(tmp_path)
+    path = tmp_path / f"{name}.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CorruptError, match=name):
+        MultiSparse.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["indptr", "token_indptr"])
+def test_multisparse_of_arrays_that_do_not_belong_together_is_corrupt(tmp_path, name):
+    MultiSparse(indptr_of([1]), sparse_of(4)).save(tmp_path)
+    np.save(tmp_path / f"{name}.npy", indptr_of([5]))
+    with pytest.raises(CorruptError, match=r"value\.json"):
+        MultiSparse.load(tmp_path)
 
 
 # --- strings

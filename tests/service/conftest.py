@@ -1,9 +1,13 @@
-"""A collection in memory, and a client that talks to an application without a socket."""
+"""A collection in memory, a client that talks to an application without a socket, and a real browser."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import shutil
+import socket
+import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
@@ -26,6 +30,7 @@ from service.app import create_app
 from service.server import listen
 from service.settings import Settings
 
+ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # WebDriver's name of a reference to an element
 DOCUMENTS = [
     Document("1", "Cats sleep most of the day.", "Cats", {"kind": "animal", "year": 2001}),
     Document("2", "Dogs run and cats watch.", "Dogs", {"kind": "animal", "year": 2010}),
@@ -81,9 +86,8 @@ class FakeSearcher:
         return Hits(hits.rows, hits.scores, self.snapshot.token)
 
     def explain(self, query, rows, request=None):
-        return [
-            Explanation("dense", 0.5, (Explanation("letters", 0.5, (), {"n": len(query)}),)) for _ in rows
-        ]
+        usual = Explanation("dense", 0.5, (Explanation("letters", 0.5, (), {"n": len(query)}),))
+        return [self.snapshot.reasons.get(self.snapshot.stored[row].id, usual) for row in rows]
 
 
 @dataclass
@@ -91,6 +95,7 @@ class FakeSnapshot:
     stored: list[Document]
     token: str
     fake_encoder: FakeEncoder
+    reasons: dict[str, Explanation] = field(default_factory=dict)
     representations: dict = field(default_factory=lambda: {"dense": None})
 
     def __post_init__(self) -> None:
@@ -126,11 +131,15 @@ class FakeSnapshot:
 
 
 class FakeCollection:
-    """Documents that a test may add to; every commit is a new snapshot."""
+    """Documents that a test may add to; every commit is a new snapshot.
+
+    ``reasons`` are the explanations of documents, by id; the others have one that says little.
+    """
 
     def __init__(self) -> None:
         self.stored = list(DOCUMENTS)
         self.encoder = FakeEncoder()
+        self.reasons: dict[str, Explanation] = {}
         self.generation = 1
         self.opened = 0
 
@@ -139,7 +148,7 @@ class FakeCollection:
 
     def snapshot(self):
         self.opened += 1
-        return FakeSnapshot(list(self.stored), f"fake:{self.generation}", self.encoder)
+        return FakeSnapshot(list(self.stored), f"fake:{self.generation}", self.encoder, self.reasons)
 
     def add(self, document: Document) -> None:
         self.stored.append(document)
@@ -272,3 +281,110 @@ def make_server(collection, tmp_path):
     collection.encoder.open.set()
     for server in servers:
         server.stop()
+
+
+class Browser:
+    """The few WebDriver commands the tests need."""
+
+    def __init__(self, driver_url: str, chromium: str, profile: str) -> None:
+        self.http = httpx.Client(base_url=driver_url, timeout=60)
+        arguments = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--no-first-run",
+            "--window-size=1280,900",
+            f"--user-data-dir={profile}",
+        ]
+        options = {"binary": chromium, "args": arguments}
+        wanted = {
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+        }
+        answer = self.http.post("/session", json={"capabilities": {"alwaysMatch": wanted}}).json()["value"]
+        self.session = f"/session/{answer['sessionId']}"
+
+    def command(self, name, body=None):
+        answer = self.http.post(f"{self.session}/{name}", json=body or {})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["value"]
+
+    def open(self, url):
+        self.command("url", {"url": url})
+
+    def js(self, script, *arguments):
+        return self.command("execute/sync", {"script": script, "args": list(arguments)})
+
+    def press(self, keys):
+        actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        self.command("actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]})
+
+    def click(self, selector):
+        found = self.command("element", {"using": "css selector", "value": selector})
+        self.command(f"element/{found[ELEMENT]}/click")
+
+    def wait(self, script, *arguments):
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if value := self.js(f"return {script}", *arguments):
+                return value
+            time.sleep(0.05)
+        raise AssertionError(
+            f"never true: {script}; the page says {self.js('return document.body.innerText')}"
+        )
+
+    def titles(self):
+        return self.js("return [...document.querySelectorAll('#results h2')].map(title => title.textContent)")
+
+    def log(self, kind):
+        return self.command("se/log", {"type": kind})
+
+    def quit(self):
+        self.http.delete(self.session)
+        self.http.close()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    chromium = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
+    chromedriver = shutil.which("chromedriver")
+    if chromium is None or chromedriver is None:
+        pytest.skip("no chromium with chromedriver")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    driver = subprocess.Popen(
+        [chromedriver, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(200):
+        try:
+            if httpx.get(f"{url}/status").json()["value"]["ready"]:
+                break
+        except httpx.TransportError:
+            time.sleep(0.05)
+    made = Browser(url, chromium, str(tmp_path_factory.mktemp("profile")))
+    yield made
+    made.quit()
+    driver.terminate()
+    driver.wait(20)
+
+
+@pytest.fixture
+def page(browser, make_server):
+    server = make_server()
+    browser.open("about:blank")
+    browser.log("performance")  # the new-tab page of the browser itself
+    browser.open(server.url)
+    browser.wait(
+        "document.activeElement === document.getElementById('query') && !!document.querySelector('#using input')"
+    )
+    yield browser
+    errors = [entry["message"] for entry in browser.log("browser") if entry["level"] == "SEVERE"]
+    assert [error for error in errors if "422" not in error] == []  # chromium reports every 4xx answer
+    events = [json.loads(entry["message"])["message"] for entry in browser.log("performance")]
+    requested = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert [url for url in requested if not url.startswith((server.url, "about:"))] == []
+    browser.open("about:blank")  # let go of the server's connections

@@ -33,7 +33,7 @@ def path(tmp_path_factory):
     lines = [{"_id": f"d{n}", "title": f"title {n}", "text": f"words of topic{n % 5}"} for n in range(N)]
     corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
     path = folder / "collection"
-    dense = representation_options("dense", dense_model="hashing:32")
+    dense = representation_options("dense", model="hashing:32")
     dense = replace(dense, indexes=(*dense.indexes, index_spec("hnsw", {})))
     options = BuildOptions((representation_options("bm25"), dense), chunking=Chunking.none())
     build_collection(open_corpus(corpus), path, options)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from retrieval.protocols import Explanation
 from retrieval.values import Document
 
 
@@ -82,6 +83,18 @@ def test_explain_gives_a_tree_for_every_hit(client):
             "value": 0.5,
             "parts": [{"label": "letters", "value": 0.5, "facts": {"n": 4}}],
         }
+
+
+def test_facts_that_place_tokens_in_the_text_reach_the_answer(client, collection):
+    late = Explanation("cat", 0.9, (), {"position": 4, "token": "🐈", "start": 29, "end": 30})
+    title = Explanation("city", 0.5, (), {"position": 1, "token": "köln"})
+    sparse = Explanation("rhine", 2.0, (), {"term": "expansion", "query weight": 1.5})
+    collection.reasons["a/b c?"] = Explanation("sum", 3.4, (late, title, sparse))
+    hit = next(hit for hit in client.search(query="city", explain=True) if hit["id"] == "a/b c?")
+    placed, *others = hit["explanation"]["parts"]
+    assert placed == {"label": "cat", "value": 0.9, "facts": dict(late.facts)}
+    assert hit["text"][placed["facts"]["start"] : placed["facts"]["end"]] == "🐈"
+    assert [part["facts"] for part in others] == [dict(title.facts), dict(sparse.facts)]
 
 
 def test_text_may_be_left_out(client):

@@ -154,6 +154,24 @@ def runs_masked_language(checkpoint: Checkpoint) -> bool:
     )
 
 
+def runs_token_vectors(checkpoint: Checkpoint, trained: bool) -> bool:
+    """Whether the token vectors of a checkpoint are computed here.
+
+    Args:
+        checkpoint: the model.
+        trained: whether it is a late-interaction model, whose modules behind the transformer count; of any other
+            only the transformer is used.
+    """
+    if checkpoint.types[0] != "Transformer" or checkpoint.wrapper.get("processing_kwargs"):
+        return False
+    behind = checkpoint.modules[1:] if trained else ()
+    return _known_transformer(checkpoint) and all(
+        module[0] in ("MultiVectorMask", "HierarchicalTokenPooling")
+        or (module[0] in ("Dense", "Normalize") and _known_projection(module, "token_embeddings"))
+        for module in behind
+    )
+
+
 def runs_without_model(checkpoint: Checkpoint) -> bool:
     """Whether a checkpoint is a table of term weights that is looked up here."""
     return (
@@ -197,11 +215,16 @@ def _known_transformer(checkpoint: Checkpoint, task: str = "feature-extraction")
     )
 
 
-def _known_projection(module: tuple[str, Path, Mapping[str, Any]]) -> bool:
+def _known_projection(
+    module: tuple[str, Path, Mapping[str, Any]], vectors: str = "sentence_embedding"
+) -> bool:
+    """Whether a module maps vectors of that name to vectors of the same name in a way that is known here."""
     kind, folder, config = module
-    usual = config.get("module_input_name", "sentence_embedding") == "sentence_embedding" and config.get(
-        "module_output_name"
-    ) in (None, "sentence_embedding")
+    default = "sentence_embedding" if kind == "Normalize" else vectors
+    usual = config.get("module_input_name", default) == vectors and config.get("module_output_name") in (
+        None,
+        vectors,
+    )
     if kind == "Normalize":
         return usual
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")

@@ -43,8 +43,9 @@ class FallbackEngine:
         with self.lock:
             apply_threads()
             for start in range(0, len(texts), _GROUP):
-                group = [self._shown(text) for text in texts[start : start + _GROUP]]
-                self._count(group, tally)
+                limit = self.model.max_seq_length
+                group = [shown_text(text, limit) for text in texts[start : start + _GROUP]]
+                tally_texts(getattr(self.model, "tokenizer", None), group, limit, tally)
                 values = encode(
                     group,
                     prompt="",
@@ -56,22 +57,23 @@ class FallbackEngine:
                 parts.append(np.asarray(values, dtype=np.float32).reshape(len(group), -1))
         return np.concatenate(parts)
 
-    def _shown(self, text: str) -> str:
-        limit = self.model.max_seq_length
-        return valid_text(text if limit is None else text[: _CHARACTERS * (int(limit) + 16)])
 
-    def _count(self, texts: list[str], tally: Tally) -> None:
-        """Tokens and cut texts, as far as the model has a tokenizer that can be asked."""
-        limit, tokenizer = self.model.max_seq_length, getattr(self.model, "tokenizer", None)
-        if tokenizer is None or not callable(tokenizer):
-            tally.add(len(texts), 0, 0)
-            return
-        found = tokenizer(texts, truncation=False, padding=False, verbose=False)["input_ids"]
-        lengths = [len(ids) for ids in found]
-        most = limit if limit is not None else max(lengths)
-        tally.add(
-            len(texts), sum(min(length, most) for length in lengths), sum(length > most for length in lengths)
-        )
+def shown_text(text: str, limit: int | None) -> str:
+    """As much of a text as can matter to a model that reads so many tokens."""
+    return valid_text(text if limit is None else text[: _CHARACTERS * (int(limit) + 16)])
+
+
+def tally_texts(tokenizer: Any, texts: list[str], limit: int | None, tally: Tally) -> None:
+    """Count tokens and cut texts, as far as the model has a tokenizer that can be asked."""
+    if tokenizer is None or not callable(tokenizer):
+        tally.add(len(texts), 0, 0)
+        return
+    found = tokenizer(texts, truncation=False, padding=False, verbose=False)["input_ids"]
+    lengths = [len(ids) for ids in found]
+    most = limit if limit is not None else max(lengths)
+    tally.add(
+        len(texts), sum(min(length, most) for length in lengths), sum(length > most for length in lengths)
+    )
 
 
 def load_fallback(

@@ -21,6 +21,10 @@ _MARGIN = 16  # tokens near a cut may differ from those of the whole text
 _GROUP = 512  # texts handed to the tokenizer at a time
 
 
+Piece = tuple[str, int, int]
+"""A token: its text, and the characters it stands for; -1, -1 where it stands for none, such as [CLS]."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tokens:
     """Token ids of a batch of texts.
@@ -78,25 +82,36 @@ class Tokenizer:
             cut = [_head(text, self._characters) for text in group]
             encodings = self._tokenizer.encode_batch_fast([valid_text(text) for text in cut])
             for text, shown, encoding in zip(group, cut, encodings, strict=True):
-                found, more = encoding.ids, bool(encoding.overflowing)
-                if len(shown) < len(text):
-                    found, more = self._settle(text, found, encoding)
-                ids.append(np.array(found, dtype=np.int32))
-                n_truncated += more
+                settled = encoding if len(shown) == len(text) else self._settle(text, encoding)
+                ids.append(np.array(settled.ids, dtype=np.int32))
+                n_truncated += bool(settled.overflowing)
         return Tokens(ids, n_truncated)
+
+    def pieces(self, text: str) -> list[Piece]:
+        """What the ids of a text stand for, in their order."""
+        encoding = self._settle(text, self._tokenizer.encode(valid_text(_head(text, self._characters))))
+        added = encoding.special_tokens_mask
+        return [
+            (token, -1, -1) if special or start == stop else (text[start:stop].strip() or token, start, stop)
+            for token, (start, stop), special in zip(encoding.tokens, encoding.offsets, added, strict=True)
+        ]
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token of the vocabulary; None where there is no such token."""
+        found = self._tokenizer.token_to_id(token)
+        return None if found is None else int(found)
 
     @property
     def _characters(self) -> int:
         return _CHARACTERS * (self.max_length + _MARGIN)
 
-    def _settle(self, text: str, ids: list[int], encoding: Any) -> tuple[list[int], bool]:
+    def _settle(self, text: str, encoding: Any) -> Any:
         """Read on until the tokens kept cannot depend on where the text was cut."""
         shown = self._characters
         while _n_tokens(encoding) < self.max_length + _MARGIN and shown < len(text):
             shown *= 8
             encoding = self._tokenizer.encode(valid_text(_head(text, shown)))
-            ids = encoding.ids
-        return ids, bool(encoding.overflowing)
+        return encoding
 
     def _lower_case(self, normalizers: Any) -> None:
         steps = [normalizers.Lowercase()]

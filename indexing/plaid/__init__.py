@@ -1,0 +1,1 @@
+"""Late interaction over compressed token vectors, found through their centroids (PLAID, WARP)."""

@@ -1,0 +1,1 @@
+"""Token vectors stored as a centroid and a few bits a dimension (ColBERTv2's residual compression)."""

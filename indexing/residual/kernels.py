@@ -1,0 +1,129 @@
+"""The compiled loops that compress token vectors and decompress them.
+
+They share one file because numba's cache on disk notices a change in the file of the caller only. Import this module
+inside functions, and pass arrays through ``retrieval.kernels.frozen``, which turns half precision into its bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.compute import kernel_cache
+
+kernel_cache()
+
+import numba  # noqa: E402
+
+from indexing.inverted.narrow import read_ahead  # noqa: E402
+from retrieval.kernels import _value  # noqa: E402
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Sums may be taken in the order that suits the vector unit: compiled once, it is the same order for every vector.
+loop: Callable[[F], F] = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "nnan"})
+
+_AHEAD = 3  # tokens whose centroids are asked for ahead of their turn, since they lie anywhere in memory
+_LINE = 32  # half-precision numbers of a cache line
+
+
+@loop
+def quantise(
+    values: NDArray[np.float32],
+    centroids: NDArray[np.uint16],
+    codes: NDArray[np.int32],
+    cutoffs: NDArray[np.float32],
+    bits: int,
+    packed: NDArray[np.uint8],
+) -> None:
+    """Residuals as bucket numbers, packed with the first dimension in the lowest bits.
+
+    Args:
+        values: (N, D).
+        centroids: (C, D) half precision.
+        codes: (N,) centroid of each vector.
+        cutoffs: (2 ** bits - 1,) ascending.
+        bits: 1, 2, 4 or 8.
+        packed: (N, ceil(D * bits / 8)), written.
+    """
+    dim, each = values.shape[1], 8 // bits
+    levels = np.empty(packed.shape[1] * each, dtype=np.uint8)
+    residual = np.empty(dim, dtype=np.float32)
+    for n in range(len(values)):
+        centroid = centroids[codes[n]]
+        for d in range(dim):
+            residual[d] = values[n, d] - _value(centroid[d])
+        levels[:] = 0
+        for cutoff in cutoffs:
+            for d in range(dim):
+                levels[d] += np.uint8(residual[d] > cutoff)
+        for byte in range(packed.shape[1]):
+            total = np.uint8(0)
+            for i in range(each):
+                total |= np.uint8(levels[byte * each + i] << np.uint8(i * bits))
+            packed[n, byte] = total
+
+
+@loop
+def _decode(
+    line: NDArray[np.uint8],
+    centroid: NDArray[np.uint16],
+    table: NDArray[np.float32],
+    buckets: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    """One vector: centroid plus bucket weights, scaled to unit length."""
+    each = table.shape[1]
+    if each == 2:  # two weights are copied as one where the compiler knows that there are two
+        for byte in range(len(line)):
+            low, high = table[line[byte], 0], table[line[byte], 1]
+            buckets[2 * byte], buckets[2 * byte + 1] = low, high
+    else:
+        for byte in range(len(line)):
+            for i in range(each):
+                buckets[byte * each + i] = table[line[byte], i]
+    square = np.float32(0.0)
+    for d in range(len(centroid)):
+        value = buckets[d] + _value(centroid[d])
+        out[d] = value
+        square += value * value
+    scale = np.float32(1.0) / np.sqrt(max(square, np.float32(1e-30)))
+    for d in range(len(centroid)):
+        out[d] *= scale
+
+
+@loop
+def decode(
+    indptr: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    codes: NDArray[Any],
+    packed: NDArray[np.uint8],
+    centroids: NDArray[np.uint16],
+    table: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    """Decompress the vectors of some documents, one document after another.
+
+    Args:
+        indptr: (N + 1,) where the tokens of documents begin.
+        rows: (M,) documents.
+        codes: (T,) centroid of each token.
+        packed: (T, P) its bucket numbers.
+        centroids: (C, D) half precision.
+        table: (256, 8 / bits) the weights that a byte stands for.
+        out: (at least their tokens, D) written.
+    """
+    buckets = np.empty(packed.shape[1] * table.shape[1], dtype=np.float32)
+    dim = centroids.shape[1]
+    at = 0
+    for row in rows:
+        last = indptr[row + 1] - 1
+        for token in range(indptr[row], last + 1):
+            ahead = np.int64(codes[min(token + _AHEAD, last)]) * dim
+            for d in range(0, dim, _LINE):
+                read_ahead(centroids, ahead + d)
+            _decode(packed[token], centroids[codes[token]], table, buckets, out[at])
+            at += 1
