@@ -22,11 +22,12 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 
 BENCHMARKS = {
     "quality": "Retrieval quality on BEIR collections, zero-shot",
-    "bm25": "BM25 search beside bm25s",
+    "bm25": "BM25 search beside bm25s and Lucene",
     "sparse": "Learned-sparse search beside bmp, Seismic and kANNolo",
     "late": "Late-interaction search beside fast-plaid and a plain scan",
     "late_shares": "Late interaction: what fixed dimensional encodings find",
     "late_curve": "Late interaction: nDCG@10 against bytes a token",
+    "late_disk": "Late interaction with token vectors on disk",
     "encode": "Encoding beside SentenceTransformer.encode",
     "collection": "Building and opening collections",
     "service": "The HTTP API beside the same search in process",

@@ -22,7 +22,8 @@ from indexing.inverted.layout import BLOCK, BLOCK_BITS, BUCKETS, LEVELS, WINDOW_
 from indexing.inverted.narrow import multiply_add, read_ahead
 
 COLUMNS = 1024  # maxima that stand for all bounds while the best are looked for
-SCORE_COLUMNS = 4096  # the same for the scores of a window
+LEAST_COLUMNS = 256  # the same for the scores of a window,
+COLUMNS_A_HIT = 4  # and how many there are for each hit wanted
 N_LEVELS = 512  # of values among which the largest are looked for
 GROUP = 64  # documents whose scores are compared with the threshold at once
 PAGE = 4096  # bytes of the next line of bounds that are asked for ahead of its turn
@@ -375,26 +376,28 @@ def add_everything(
     n, k, size = len(rows), len(heap), 0
     n_windows = (n + (1 << WINDOW_BITS) - 1) >> WINDOW_BITS
     keys = np.empty(2 * k + 64, dtype=np.uint64)
+    width = max(LEAST_COLUMNS, COLUMNS_A_HIT * k)
     threshold = max(1, threshold)
     for window in range(n_windows):
         first = window << WINDOW_BITS
         count = min(1 << WINDOW_BITS, n - first)
-        accumulators[:] = np.uint32(0)
+        scores = accumulators[: (count + GROUP - 1) // GROUP * GROUP]
+        scores[:] = np.uint32(0)
         for t in range(len(terms)):
             place = np.int64(terms[t]) * (n_windows + 1) + window
-            add_postings(postings, windows[place], windows[place + 1], weights[t], accumulators)
-        if threshold <= 1 and len(allowed) == 0 and k <= SCORE_COLUMNS // 2:
-            columns = np.empty(SCORE_COLUMNS, dtype=np.uint32)
-            column_maxima(accumulators, columns)
+            add_postings(postings, windows[place], windows[place + 1], weights[t], scores)
+        if threshold <= 1 and len(allowed) == 0 and 2 * width <= count:
+            columns = np.empty(width, dtype=np.uint32)
+            column_maxima(scores, columns)
             threshold = max(threshold, np.int64(level_reached_by(columns, k) * SAFE))
         for start in range(0, count, GROUP):
-            part, least, some = accumulators[start : start + GROUP], np.uint32(threshold), np.uint32(0)
+            part, least, some = scores[start : start + GROUP], np.uint32(threshold), np.uint32(0)
             for document in range(GROUP):
                 some |= np.uint32(part[document] >= least)
             if some == 0:
                 continue
             for place in range(start, min(start + GROUP, count)):
-                score = np.int64(accumulators[place])
+                score = np.int64(scores[place])
                 row = np.int64(rows[first + place])
                 if score < threshold or not is_in(allowed, row):
                     continue
