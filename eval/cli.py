@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from indexing.progress import Progress
 
 
-@click.command("eval")
+@click.command("eval", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("datasets", metavar="DATASET...", nargs=-1, required=True)
 @click.option(
     "--using",
