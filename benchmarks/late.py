@@ -63,8 +63,8 @@ INDEXES: dict[str, tuple[str, dict[str, Any]]] = {
 
 SWEPT: dict[str, list[dict[str, int]]] = {
     "maxsim": [{}],
-    "plaid-4": [{}, {"nprobe": 8}, {"nprobe": 16}, {"ndocs": 128}, {"ndocs": 256}, {"nprobe": 64, "ndocs": 1024}],
-    "plaid-2": [{}, {"nprobe": 16}, {"ndocs": 256}],
+    "plaid-4": [{}, {"nprobe": 8}, {"nprobe": 32, "ndocs": 128}, {"ndocs": 256}, {"nprobe": 64, "ndocs": 1024}],
+    "plaid-2": [{}, {"nprobe": 32, "ndocs": 128}, {"ndocs": 256}],
     "fde": [{}, {"rescored": 50}, {"rescored": 100}, {"rescored": 400}, {"rescored": 1000}],
 }  # fmt: skip
 """Name -> what is searched with, beside the defaults."""

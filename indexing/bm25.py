@@ -25,6 +25,7 @@ from indexing.bm25_explanation import AskedTerm, Scoring, explain_row
 from indexing.bm25_factors import Factors, term_factors
 from indexing.bm25_files import Bm25Files
 from indexing.bm25_statistics import Counts, DeadTerms, TermStatistics
+from indexing.index_facts import with_defaults
 from retrieval.bitmap import Bitmap
 from retrieval.compute import parallel
 from retrieval.errors import ConfigError, IncompatibleError, unknown_name
@@ -112,10 +113,7 @@ class Bm25Index:
         Raises:
             ConfigError: an unknown name or an impossible value.
         """
-        for name in given:
-            if name not in DEFAULTS:
-                raise unknown_name("parameter of bm25", name, DEFAULTS)
-        k1, b, weights = ({**DEFAULTS, **given}[name] for name in DEFAULTS)
+        k1, b, weights = with_defaults(cls.kind, given, DEFAULTS).values()
         if not _is_number(k1) or k1 < 0:
             raise ConfigError(f"k1 of bm25 is {k1!r}; it must be a number of at least 0")
         if not _is_number(b) or not 0 <= b <= 1:

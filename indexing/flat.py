@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from indexing.dense_explanation import explain_inner_products
 from indexing.dense_scan import largest_norm, scan
-from indexing.index_facts import explain_inner_products, no_parameters, read_facts, write_facts
+from indexing.index_facts import no_parameters, read_norm, write_facts
 from retrieval.protocols import Explanation, SearchRequest
 from retrieval.values import Dense, Hits
 
@@ -69,7 +70,7 @@ class FlatIndex:
         Raises:
             CorruptError: flat.json is missing, damaged or about other vectors.
         """
-        return cls(vectors, float(read_facts(folder / _FACTS, vectors)["norm"]))
+        return cls(vectors, read_norm(folder / _FACTS, vectors))
 
     def __len__(self) -> int:
         return len(self.vectors)

@@ -17,8 +17,9 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from indexing.dense_explanation import explain_inner_products
 from indexing.dense_scan import checked, largest_norm, rank_rows, scan
-from indexing.index_facts import explain_inner_products, read_facts, write_facts
+from indexing.index_facts import read_facts, with_defaults, write_facts
 from retrieval.errors import ConfigError, CorruptError, unknown_name
 from retrieval.protocols import Explanation, SearchRequest
 from retrieval.values import Dense, Hits
@@ -88,11 +89,7 @@ class HnswIndex:
         Raises:
             ConfigError: an unknown parameter, or an impossible value.
         """
-        full: dict[str, Any] = {"backend": "faiss", **_DEFAULTS}
-        for name, value in given.items():
-            if name not in full:
-                raise unknown_name("parameter of index kind 'hnsw'", name, full)
-            full[name] = value
+        full = with_defaults(cls.kind, given, {"backend": "faiss", **_DEFAULTS})
         if full["backend"] not in BACKENDS:
             raise unknown_name("backend of index kind 'hnsw'", full["backend"], BACKENDS)
         for name in _RANGES:
@@ -146,7 +143,7 @@ class HnswIndex:
         Raises:
             CorruptError: hnsw.json is damaged or about other vectors, or the graph is missing or cut short.
         """
-        facts = read_facts(folder / _FACTS, vectors)
+        facts = read_facts(folder / _FACTS, {"n": len(vectors), "dim": vectors.dim}, "norm")
         backend = parameters["backend"]
         path = _graph_path(folder, backend)
         if len(vectors):

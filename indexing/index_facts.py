@@ -1,4 +1,4 @@
-"""What every index over dense or token vectors keeps beside its structure: a small JSON, settings, explanations."""
+"""What indexes keep beside their structures: settings and a small JSON."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from indexing.dense_scan import checked, score_rows
-from retrieval.errors import ConfigError, CorruptError
-from retrieval.protocols import Explanation
+from retrieval.errors import ConfigError, CorruptError, unknown_name
 from retrieval.values import Dense, MultiVector
 
 
@@ -22,27 +17,57 @@ def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def read_facts(path: Path, vectors: Dense | MultiVector) -> dict[str, Any]:
-    """Read what ``write_facts`` wrote about these vectors: at least n, dim and norm.
+def read_facts(path: Path, about: Mapping[str, int], *numbers: str) -> dict[str, Any]:
+    """Read what ``write_facts`` wrote.
+
+    Args:
+        path: which file.
+        about: what must stand in it, such as n and dim of the vectors that are to be searched.
+        numbers: names of further facts, each a finite number of at least 0.
 
     Raises:
-        CorruptError: missing, no such JSON object, or about other vectors.
+        CorruptError: missing, no JSON object, without one of these, or about other vectors.
     """
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        found = (int(facts["n"]), int(facts["dim"]))
-        norm = float(facts["norm"])
+        facts = dict(json.loads(path.read_text(encoding="utf-8")))
+        found = {name: facts[name] for name in about}
+        usable = {name: math.isfinite(facts[name]) and facts[name] >= 0 for name in numbers}
     except FileNotFoundError as error:
         raise CorruptError(path, "the file is missing") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CorruptError(path, f"no JSON object with n, dim and norm ({error})") from error
-    if found != (len(vectors), vectors.dim):
-        raise CorruptError(
-            path, f"is about {found[0]} x {found[1]} vectors, not {len(vectors)} x {vectors.dim}"
-        )
-    if not (math.isfinite(norm) and norm >= 0):
-        raise CorruptError(path, f"norm is {norm}")
-    return dict(facts)
+        wanted = ", ".join([*about, *numbers])
+        raise CorruptError(path, f"no JSON object with {wanted} ({error})") from error
+    if found != dict(about):
+        raise CorruptError(path, f"is about other vectors: {_shown(found)} instead of {_shown(about)}")
+    for name, good in usable.items():
+        if not good:
+            raise CorruptError(path, f"{name} is {facts[name]}")
+    return facts
+
+
+def read_norm(path: Path, vectors: Dense | MultiVector) -> float:
+    """The largest norm that was written about these vectors, with their n and dim.
+
+    Raises:
+        CorruptError: see ``read_facts``.
+    """
+    return float(read_facts(path, {"n": len(vectors), "dim": vectors.dim}, "norm")["norm"])
+
+
+def _shown(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
+def with_defaults(kind: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of an index, those not given as they are by default.
+
+    Raises:
+        ConfigError: one has another name.
+    """
+    for name in given:
+        if name not in defaults:
+            raise unknown_name(f"parameter of index kind {kind!r}", name, defaults)
+    return {**defaults, **given}
 
 
 def no_parameters(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,25 +79,3 @@ def no_parameters(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if given:
         raise ConfigError(f"index kind {kind!r} takes no parameters, got {', '.join(map(repr, given))}")
     return {}
-
-
-def explain_inner_products(vectors: Dense, queries: Dense, rows: NDArray[np.integer]) -> list[Explanation]:
-    """The inner product of the first query with each row: what the dense part of a score is made of."""
-    query = checked(queries, vectors.dim)[:1]
-    chosen = np.asarray(rows, dtype=np.int64)
-    scores = score_rows(vectors, query, chosen[None, :])[0]
-    length = float(np.linalg.norm(query[0].astype(np.float64)))
-    lengths = np.linalg.norm(vectors.values[chosen].astype(np.float64), axis=1)
-    return [
-        Explanation(
-            "inner product of query and document vector",
-            float(score),
-            facts={
-                "dim": vectors.dim,
-                "cosine": float(score / (length * norm)) if length * norm else 0.0,
-                "query norm": length,
-                "document norm": float(norm),
-            },
-        )
-        for score, norm in zip(scores, lengths, strict=True)
-    ]

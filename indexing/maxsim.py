@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexing.dense_scan import largest_norm
-from indexing.index_facts import no_parameters, read_facts, write_facts
+from indexing.index_facts import no_parameters, read_norm, write_facts
 from retrieval.bitmap import Bitmap
 from retrieval.compute import choose_search_device
 from retrieval.maxsim import best_rows, best_tokens, score_rows
@@ -99,7 +99,7 @@ class MaxSimIndex:
             CorruptError: maxsim.json is missing, damaged or about other vectors.
             ConfigError: there is no such GPU.
         """
-        return cls(vectors, float(read_facts(folder / _FACTS, vectors)["norm"]), choose_search_device())
+        return cls(vectors, read_norm(folder / _FACTS, vectors), choose_search_device())
 
     def __len__(self) -> int:
         return len(self.vectors)

@@ -18,8 +18,9 @@ from retrieval.compute import kernel_cache
 
 kernel_cache()
 
-from numba import njit, types  # noqa: E402
-from numba.extending import overload  # noqa: E402
+from numba import njit  # noqa: E402
+
+from retrieval.intrinsics import widened  # noqa: E402
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 _NO_ROW = np.int64(-1)
@@ -107,28 +108,6 @@ def best(scores: Any, rows: Any, out_rows: Any, out_scores: Any) -> None:
 # --- inner products --------------------------------------------------------------------------------
 
 
-def _value(stored: Any) -> Any:
-    """A stored component as float32: itself, or the number that 16 bits of IEEE half precision mean."""
-
-
-@overload(_value)
-def _value_of(stored: Any) -> Any:
-    if stored == types.uint16:
-
-        def half(stored: Any) -> Any:
-            # Shifted into place the exponent is 112 too small; the product mends it, subnormals included.
-            bits = (np.uint32(stored) & np.uint32(0x7FFF)) << np.uint32(13)
-            sign = (np.uint32(stored) & np.uint32(0x8000)) << np.uint32(16)
-            return np.uint32(bits | sign).view(np.float32) * np.float32(2.0**112)
-
-        return half
-
-    def single(stored: Any) -> Any:
-        return stored
-
-    return single
-
-
 @njit(cache=True, nogil=True)
 def _dot(query: Any, vector: Any) -> float:
     """The inner product in one fixed order.
@@ -140,16 +119,16 @@ def _dot(query: Any, vector: Any) -> float:
     whole = n - n % 8
     a = b = c = d = e = f = g = h = 0.0
     for i in range(0, whole, 8):
-        a += np.float64(query[i]) * np.float64(_value(vector[i]))
-        b += np.float64(query[i + 1]) * np.float64(_value(vector[i + 1]))
-        c += np.float64(query[i + 2]) * np.float64(_value(vector[i + 2]))
-        d += np.float64(query[i + 3]) * np.float64(_value(vector[i + 3]))
-        e += np.float64(query[i + 4]) * np.float64(_value(vector[i + 4]))
-        f += np.float64(query[i + 5]) * np.float64(_value(vector[i + 5]))
-        g += np.float64(query[i + 6]) * np.float64(_value(vector[i + 6]))
-        h += np.float64(query[i + 7]) * np.float64(_value(vector[i + 7]))
+        a += np.float64(query[i]) * np.float64(widened(vector[i]))
+        b += np.float64(query[i + 1]) * np.float64(widened(vector[i + 1]))
+        c += np.float64(query[i + 2]) * np.float64(widened(vector[i + 2]))
+        d += np.float64(query[i + 3]) * np.float64(widened(vector[i + 3]))
+        e += np.float64(query[i + 4]) * np.float64(widened(vector[i + 4]))
+        f += np.float64(query[i + 5]) * np.float64(widened(vector[i + 5]))
+        g += np.float64(query[i + 6]) * np.float64(widened(vector[i + 6]))
+        h += np.float64(query[i + 7]) * np.float64(widened(vector[i + 7]))
     for i in range(whole, n):
-        a += np.float64(query[i]) * np.float64(_value(vector[i]))
+        a += np.float64(query[i]) * np.float64(widened(vector[i]))
     return ((a + e) + (c + g)) + ((b + f) + (d + h))
 
 
@@ -189,7 +168,7 @@ def estimates(queries: Any, values: Any, rows: Any, out: Any) -> None:
             line = queries[query]
             total = np.float32(0.0)
             for j in range(len(line)):
-                total += line[j] * _value(vector[j])
+                total += line[j] * widened(vector[j])
             out[query, i] = total
 
 
@@ -198,7 +177,7 @@ def halves(stored: Any, out: Any) -> None:
     """float16, as the uint16 bits (C, D), to float32 (C, D)."""
     for i in range(len(stored)):
         for j in range(stored.shape[1]):
-            out[i, j] = _value(stored[i, j])
+            out[i, j] = widened(stored[i, j])
 
 
 # --- candidates of a scan --------------------------------------------------------------------------

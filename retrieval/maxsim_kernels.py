@@ -8,7 +8,7 @@ bfloat16 there is a second tile, twice as fast, for estimates.
 
 Query vectors come packed, ``LANES`` side by side, unused lanes zero (see ``retrieval.maxsim``). Import this module
 inside functions, and pass arrays through ``retrieval.kernels.frozen``. Keep callers of the tiles in this file: numba's
-cache on disk notices a change in the file of the caller only. (``_value`` reads float16, which will not change.)
+cache on disk notices a change in the file of the caller only. (``widened`` reads float16, which will not change.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from retrieval.compute import kernel_cache
-from retrieval.kernels import _value
 
 kernel_cache()
 
@@ -28,6 +27,8 @@ from llvmlite import ir  # noqa: E402
 from numba import config, njit, types  # noqa: E402
 from numba.core import cgutils  # noqa: E402
 from numba.extending import intrinsic  # noqa: E402
+
+from retrieval.intrinsics import widened  # noqa: E402
 
 LANES = 16
 """Query vectors side by side: one register of 512 bits, or as many smaller ones as it takes."""
@@ -148,7 +149,7 @@ def _fill(values: Any, start: int, stop: int, tile: Any) -> None:
     for i in range(len(tile)):
         vector, line = values[min(start + i, stop - 1)], tile[i]
         for d in range(len(vector)):
-            line[d] = _value(vector[d])
+            line[d] = widened(vector[d])
 
 
 @njit(cache=True, nogil=True)
@@ -160,7 +161,7 @@ def round_pairs(vector: Any, line: Any) -> None:
         line: at least (D,) uint16, written; what is beyond D keeps its value.
     """
     for d in range(len(vector)):
-        bits = np.float32(_value(vector[d])).view(np.uint32)
+        bits = np.float32(widened(vector[d])).view(np.uint32)
         line[d] = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
 
 

@@ -15,15 +15,22 @@ from indexing.fde.ball_carving import carved
 from indexing.fde.encodings import Encodings
 from indexing.fde.first_stage import build_first_stage, check_storage, open_first_stage
 from indexing.fde.recipe import Recipe
-from indexing.index_facts import read_facts, write_facts
+from indexing.index_facts import read_norm, with_defaults, write_facts
 from indexing.maxsim import allowed_rows, explain_maxsim
 from indexing.planner import planned_search
-from retrieval.errors import ConfigError, unknown_name
+from retrieval.errors import ConfigError
 from retrieval.maxsim import best_rows, checked, likely_rows
 from retrieval.protocols import Explanation, SearchRequest
 from retrieval.values import Dense, Hits, MultiVector
 from retrieval.values.storage import release_pages
 
+DEFAULTS: dict[str, Any] = {
+    **asdict(Recipe()),
+    "storage": "int8",
+    "first_stage": "flat",
+    "rescored": 400,
+    "ball_carving": None,
+}
 _FACTS = "fde.json"
 _ROWS = 512  # rows encoded at a time, fewer where encodings are wide
 _CARVED = 4  # rows scored with all query tokens for each result, where candidates were scored with fewer
@@ -68,17 +75,7 @@ class FdeIndex:
         Raises:
             ConfigError: an unknown parameter, or an impossible value.
         """
-        full: dict[str, Any] = {
-            **asdict(Recipe()),
-            "storage": "int8",
-            "first_stage": "flat",
-            "rescored": 400,
-            "ball_carving": None,
-        }
-        for name, value in given.items():
-            if name not in full:
-                raise unknown_name("parameter of index kind 'fde'", name, full)
-            full[name] = value
+        full = with_defaults(cls.kind, given, DEFAULTS)
         Recipe.of(full)
         check_storage(full["storage"], full["first_stage"])
         _check_search(full["rescored"], full["ball_carving"])
@@ -124,7 +121,7 @@ class FdeIndex:
         Raises:
             CorruptError: a file is missing, damaged or about other vectors.
         """
-        norm = float(read_facts(folder / _FACTS, vectors)["norm"])
+        norm = read_norm(folder / _FACTS, vectors)
         encodings = Encodings.load(Recipe.of(parameters), vectors.dim, folder)
         first = open_first_stage(folder, (len(vectors), encodings.dim), parameters)
         return cls(vectors, norm, encodings, first, parameters["rescored"], parameters["ball_carving"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +11,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from indexing.index_facts import read_facts, with_defaults, write_facts
 from indexing.inverted.building import build_files, largest_weight
 from indexing.inverted.layout import WINDOW_BITS, InvertedFiles
+from indexing.scratch import Scratch
 from retrieval.bitmap import Bitmap
 from retrieval.compute import parallel
-from retrieval.errors import ConfigError, CorruptError, IncompatibleError, unknown_name
+from retrieval.errors import ConfigError, IncompatibleError
 from retrieval.protocols import Explanation, SearchRequest
 from retrieval.values import Hits, Sparse
 
@@ -30,21 +30,7 @@ _NO_BITS = np.zeros(0, dtype=np.uint8)
 _NS_PER_BLOCK = 1000.0  # before any search was timed
 
 
-class _Scratch(threading.local):
-    """What a search of this thread works in."""
-
-    def __init__(self) -> None:
-        self.arrays: dict[str, NDArray[Any]] = {}
-
-    def take(self, name: str, size: int, dtype: Any) -> NDArray[Any]:
-        """An array of that size, kept for the next search; its content is whatever the last one left."""
-        kept = self.arrays.get(name)
-        if kept is None or len(kept) < size:
-            kept = self.arrays[name] = np.zeros(size, dtype=dtype)
-        return kept[:size]
-
-
-_scratch = _Scratch()
+_scratch = Scratch()
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +72,7 @@ class InvertedIndex:
         Raises:
             ConfigError: an unknown name or an impossible value.
         """
-        for name in given:
-            if name not in DEFAULTS:
-                raise unknown_name("parameter of inverted", name, DEFAULTS)
-        values = {**DEFAULTS, **given}
+        values = with_defaults(cls.kind, given, DEFAULTS)
         for name in ("alpha", "beta"):
             if not _is_number(values[name]) or not 0 < values[name] <= 1:
                 raise ConfigError(
@@ -152,7 +135,7 @@ class InvertedIndex:
             progress=progress,
         )
         facts = {"n": len(vectors), "dim": vectors.dim, "scale": scale, "weights above the scale": above}
-        (folder / _FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        write_facts(folder / _FACTS, facts)
 
     @classmethod
     def load(cls, folder: Path, vectors: Sparse, parameters: Mapping[str, Any]) -> Self:
@@ -161,20 +144,9 @@ class InvertedIndex:
         Raises:
             CorruptError: a file is missing, damaged or cut short, or belongs to other rows.
         """
-        path = folder / _FACTS
-        try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-            scale, about = float(facts["scale"]), (int(facts["n"]), int(facts["dim"]))
-        except FileNotFoundError as error:
-            raise CorruptError(path, "the file is missing") from error
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise CorruptError(path, f"no JSON object with n, dim and scale ({error})") from error
-        if about != (len(vectors), vectors.dim):
-            raise CorruptError(
-                path, f"is about {about[0]} x {about[1]} vectors, not {len(vectors)} x {vectors.dim}"
-            )
+        scale = read_facts(folder / _FACTS, {"n": len(vectors), "dim": vectors.dim}, "scale")["scale"]
         chosen = {name: parameters[name] for name in ("alpha", "beta", "bound_terms")}
-        return cls(vectors, scale, **chosen, _files=InvertedFiles.map(folder, vectors))
+        return cls(vectors, float(scale), **chosen, _files=InvertedFiles.map(folder, vectors))
 
     def __len__(self) -> int:
         return len(self.vectors)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from indexing.compiled import FLOAT, INT, entry, filled, given, kernel
 from indexing.inverted.layout import BLOCK, BLOCK_BITS, BUCKETS, LEVELS, WINDOW_BITS
-from indexing.inverted.narrow import multiply_add, read_ahead
+from retrieval.intrinsics import multiply_add, read_ahead
 
 COLUMNS = 1024  # maxima that stand for all bounds while the best are looked for
 LEAST_COLUMNS = 256  # the same for the scores of a window,

@@ -12,9 +12,10 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from indexing.bm25 import Bm25Index
+from indexing.bm25 import DEFAULTS, Bm25Index
 from indexing.bm25_cold import idf
 from indexing.bm25_statistics import DeadTerms, TermStatistics
+from indexing.index_facts import with_defaults
 from indexing.lucene.explanation import leaf, read_explanation
 from indexing.lucene.jvm import session
 from indexing.lucene.scoring import FoundTerm, bm25_searcher, find_terms, weighted
@@ -22,11 +23,11 @@ from indexing.lucene.segment import LuceneSegment
 from indexing.lucene.tokens import text_of, token_of
 from indexing.lucene.writing import write_segment
 from retrieval.bitmap import Bitmap
-from retrieval.errors import IncompatibleError, unknown_name
+from retrieval.errors import IncompatibleError
 from retrieval.protocols import Explanation, SearchRequest
 from retrieval.values import Hits, Terms
 
-_PARAMETERS = ("k1", "b")
+_DEFAULTS = {name: DEFAULTS[name] for name in ("k1", "b")}
 _ROWS_AT_ONCE = 2_000
 
 
@@ -104,11 +105,8 @@ class LuceneBm25Index:
         Raises:
             ConfigError: an unknown name or an impossible value.
         """
-        for name in given:
-            if name not in _PARAMETERS:
-                raise unknown_name("parameter of lucene-bm25", name, _PARAMETERS)
-        checked = Bm25Index.parameters(given)
-        return {name: checked[name] for name in _PARAMETERS}
+        checked = Bm25Index.parameters(with_defaults(cls.kind, given, _DEFAULTS))
+        return {name: checked[name] for name in _DEFAULTS}
 
     @classmethod
     def build(

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexing.exchange.impacts import check_weights, quantise
+from indexing.index_facts import with_defaults
 from indexing.lucene.explanation import read_explanation
 from indexing.lucene.jvm import java, session
 from indexing.lucene.segment import LuceneSegment, any_of, new_searcher, term_query
 from indexing.lucene.tokens import text_of
 from indexing.lucene.writing import write_segment
-from retrieval.errors import ConfigError, IncompatibleError, unknown_name
+from retrieval.errors import ConfigError, IncompatibleError
 from retrieval.protocols import Explanation, SearchRequest
 from retrieval.values import Hits, Sparse
 
@@ -53,10 +54,7 @@ class LuceneImpactIndex:
         Raises:
             ConfigError: an unknown name, or no positive number.
         """
-        for name in given:
-            if name not in _DEFAULTS:
-                raise unknown_name("parameter of lucene-impact", name, _DEFAULTS)
-        scale = {**_DEFAULTS, **given}["scale"]
+        scale = with_defaults(cls.kind, given, _DEFAULTS)["scale"]
         if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < float("inf"):
             raise ConfigError(f"scale of lucene-impact is {scale!r}; it must be a number above 0")
         return {"scale": float(scale)}

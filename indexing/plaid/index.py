@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from indexing.index_facts import read_facts, with_defaults, write_facts
 from indexing.maxsim import explain_maxsim
 from indexing.plaid.building import build_files
 from indexing.plaid.candidates import Allowed, find_candidates
@@ -22,12 +22,13 @@ from indexing.residual.documents import CompressedDocuments
 from indexing.residual.training import train_codec
 from indexing.token_disk.row_reader import RowReader
 from retrieval.compute import parallel, threads
-from retrieval.errors import ConfigError, CorruptError, IncompatibleError, unknown_name
+from retrieval.errors import ConfigError, CorruptError, IncompatibleError
+from retrieval.maxsim import checked
 from retrieval.protocols import Explanation, SearchRequest
 from retrieval.topk import top_k
 from retrieval.values import Hits, MultiVector
 
-DEFAULTS: dict[str, Any] = {"bits": 4, "centroids": None, "nprobe": 32, "ndocs": 128, "resident_bytes": None}
+DEFAULTS: dict[str, Any] = {"bits": 4, "centroids": None, "nprobe": 16, "ndocs": 96, "resident_bytes": None}
 _FACTS = "plaid.json"
 _LARGEST = 1e30  # component of a query
 
@@ -85,10 +86,7 @@ class PlaidIndex:
         Raises:
             ConfigError: an unknown name or an impossible value.
         """
-        for name in given:
-            if name not in DEFAULTS:
-                raise unknown_name("parameter of plaid", name, DEFAULTS)
-        values = {**DEFAULTS, **given}
+        values = with_defaults(cls.kind, given, DEFAULTS)
         if values["bits"] not in BITS or isinstance(values["bits"], bool):
             raise ConfigError(f"bits of plaid is {values['bits']!r}; it must be 1, 2, 4 or 8")
         for name in ("centroids", "nprobe", "ndocs", "resident_bytes"):
@@ -155,8 +153,7 @@ class PlaidIndex:
                 f"the token vectors have width {vectors.dim}, the codec {codec.dim}; build the collection anew"
             )
         build_files(vectors, codec, folder, memory_bytes=memory_bytes, progress=progress)
-        facts = {"n": len(vectors), "tokens": len(vectors.values), "dim": vectors.dim, "bits": codec.bits}
-        (folder / _FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        write_facts(folder / _FACTS, _facts(vectors, codec))
 
     @classmethod
     def load(cls, folder: Path, vectors: MultiVector, parameters: Mapping[str, Any], *, shared: Path) -> Self:
@@ -165,18 +162,10 @@ class PlaidIndex:
         Raises:
             CorruptError: a file is missing, damaged or cut short, or belongs to other rows or another codec.
         """
-        path = folder / _FACTS
-        try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-            about = tuple(int(facts[name]) for name in ("n", "tokens", "dim", "bits"))
-        except FileNotFoundError as error:
-            raise CorruptError(path, "the file is missing") from error
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise CorruptError(path, f"no JSON object with n, tokens, dim and bits ({error})") from error
         codec = ResidualCodec.load(shared)
-        expected = (len(vectors), len(vectors.values), codec.dim, codec.bits)
-        if about != expected or vectors.dim != codec.dim:
-            raise CorruptError(path, f"is about n, tokens, dim and bits {about}, not {expected}")
+        read_facts(folder / _FACTS, _facts(vectors, codec))
+        if vectors.dim != codec.dim:
+            raise CorruptError(shared, f"is about vectors of width {codec.dim}, not {vectors.dim}")
         files = PlaidFiles.map(folder, len(vectors.values), codec)
         empty = np.flatnonzero(np.diff(vectors.indptr) == 0)
         budget, disk = parameters["resident_bytes"], None
@@ -281,6 +270,10 @@ class PlaidIndex:
         return explain_maxsim(self.documents.decode(chosen), queries, np.arange(len(chosen)))
 
 
+def _facts(vectors: MultiVector, codec: ResidualCodec) -> dict[str, int]:
+    return {"n": len(vectors), "tokens": len(vectors.values), "dim": codec.dim, "bits": codec.bits}
+
+
 def _checked(queries: MultiVector, dim: int) -> NDArray[np.float32]:
     """The token vectors of all queries.
 
@@ -288,14 +281,9 @@ def _checked(queries: MultiVector, dim: int) -> NDArray[np.float32]:
         IncompatibleError: their width is not the index's.
         ValueError: a query holds NaN, infinity or a number so large that scores could overflow.
     """
-    if queries.dim != dim:
-        raise IncompatibleError(
-            f"the queries have width {queries.dim}, the index {dim}; encode queries with the encoder "
-            "the collection was made with"
-        )
-    values = np.ascontiguousarray(queries.values, dtype=np.float32)
-    usable = (np.abs(values) <= _LARGEST).all(axis=1)
-    if not usable.all():
-        query = int(np.searchsorted(queries.indptr, int(usable.argmin()), side="right")) - 1
-        raise ValueError(f"query {query} holds NaN, infinity or a number beyond {_LARGEST:g}")
+    values = np.ascontiguousarray(checked(queries, dim).values)
+    small = (np.abs(values) <= _LARGEST).all(axis=1)
+    if not small.all():
+        query = int(np.searchsorted(queries.indptr, int(small.argmin()), side="right")) - 1
+        raise ValueError(f"query {query} holds a number beyond {_LARGEST:g}")
     return values

@@ -18,8 +18,7 @@ kernel_cache()
 
 import numba  # noqa: E402
 
-from indexing.inverted.narrow import read_ahead  # noqa: E402
-from retrieval.kernels import _value  # noqa: E402
+from retrieval.intrinsics import read_ahead, widened  # noqa: E402
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,7 +54,7 @@ def quantise(
     for n in range(len(values)):
         centroid = centroids[codes[n]]
         for d in range(dim):
-            residual[d] = values[n, d] - _value(centroid[d])
+            residual[d] = values[n, d] - widened(centroid[d])
         levels[:] = 0
         for cutoff in cutoffs:
             for d in range(dim):
@@ -87,7 +86,7 @@ def _decode(
                 buckets[byte * each + i] = table[line[byte], i]
     square = np.float32(0.0)
     for d in range(len(centroid)):
-        value = buckets[d] + _value(centroid[d])
+        value = buckets[d] + widened(centroid[d])
         out[d] = value
         square += value * value
     scale = np.float32(1.0) / np.sqrt(max(square, np.float32(1e-30)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,12 +11,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from indexing.index_facts import write_facts
+from indexing.index_facts import read_facts, with_defaults, write_facts
 from indexing.inverted.index import InvertedIndex
 from indexing.slim.building import check_weights, map_fused, write_fused
 from indexing.slim.explanation import explain_sparse_maxsim
 from indexing.slim.fusing import FUSIONS, without_common_terms
-from retrieval.errors import ConfigError, CorruptError, IncompatibleError, unknown_name
+from retrieval.errors import ConfigError, IncompatibleError, unknown_name
 from retrieval.protocols import Explanation, SearchRequest
 from retrieval.sparse_maxsim import sparse_maxsim
 from retrieval.topk import merge, top_k
@@ -88,10 +87,7 @@ class SlimIndex:
         Raises:
             ConfigError: an unknown name or an impossible value.
         """
-        for name in given:
-            if name not in DEFAULTS:
-                raise unknown_name("parameter of slim", name, DEFAULTS)
-        values = {**DEFAULTS, **given}
+        values = with_defaults(cls.kind, given, DEFAULTS)
         _check_search(values)
         _inner(values)  # the inverted index checks its own
         return values
@@ -141,15 +137,7 @@ class SlimIndex:
         Raises:
             CorruptError: a file is missing, damaged or cut short, or belongs to other rows.
         """
-        path = folder / _FACTS
-        try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise CorruptError(path, "the file is missing") from error
-        except (OSError, ValueError) as error:
-            raise CorruptError(path, f"not valid JSON ({error})") from error
-        if facts != _facts(vectors):
-            raise CorruptError(path, f"is about other vectors: {facts} instead of {_facts(vectors)}")
+        read_facts(folder / _FACTS, _facts(vectors))
         fused, frequencies = map_fused(folder, vectors.dim)
         inner = InvertedIndex.load(folder, fused, _inner(parameters))
         chosen = {name: parameters[name] for name in _SEARCH}

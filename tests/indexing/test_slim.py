@@ -316,7 +316,7 @@ def test_unusable_queries_are_refused(tmp_path, token, rescored):
         ({"min_idf": np.nan}, "min_idf of slim is nan"),
         ({"scale": 0}, "scale of inverted is 0"),
         ({"reorder": 1}, "reorder of inverted is 1"),
-        ({"alpha": 1}, "unknown parameter of slim 'alpha'; valid: .*min_idf"),
+        ({"alpha": 1}, "unknown parameter of index kind 'slim' 'alpha'; valid: .*min_idf"),
     ],
 )
 def test_impossible_parameters_are_refused(tmp_path, given_, message):

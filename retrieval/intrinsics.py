@@ -1,17 +1,24 @@
-"""Operations that numba has no words for: arithmetic in 16 bits, and reading ahead.
+"""Operations that numba has no words for: half precision, arithmetic in 16 bits, and reading ahead.
 
-numba widens every integer to 64 bits before it calculates, which leaves a vector loop over bounds an eighth of the
-numbers it could handle at a time.
+numba has no float16, so kernels are given its bits as uint16. It also widens every integer to 64 bits before it
+calculates, which leaves a vector loop over bounds an eighth of the numbers it could handle at a time. Like the kernels
+that use it, this module is imported inside functions.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
-from numba.np import arrayobj
+import numpy as np
+
+from retrieval.compute import kernel_cache
+
+kernel_cache()
+
+from llvmlite import ir  # noqa: E402
+from numba.core import types  # noqa: E402
+from numba.extending import intrinsic, overload  # noqa: E402
+from numba.np import arrayobj  # noqa: E402
 
 _BYTE = ir.IntType(8)
 _SHORT = ir.IntType(16)
@@ -46,3 +53,25 @@ def read_ahead(context: Any, array: Any, position: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.int64), generate
+
+
+def widened(stored: Any) -> Any:
+    """A stored component as float32: itself, or the number that 16 bits of IEEE half precision mean."""
+
+
+@overload(widened)
+def _widened(stored: Any) -> Any:
+    if stored == types.uint16:
+
+        def half(stored: Any) -> Any:
+            # Shifted into place the exponent is 112 too small; the product mends it, subnormals included.
+            bits = (np.uint32(stored) & np.uint32(0x7FFF)) << np.uint32(13)
+            sign = (np.uint32(stored) & np.uint32(0x8000)) << np.uint32(16)
+            return np.uint32(bits | sign).view(np.float32) * np.float32(2.0**112)
+
+        return half
+
+    def single(stored: Any) -> Any:
+        return stored
+
+    return single
