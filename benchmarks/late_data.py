@@ -18,6 +18,7 @@ from eval.beir import open_dataset
 from eval.metrics import Qrels, measure, parse_metrics
 from indexing.corpora import open_corpus
 from indexing.encoder_fitting import spread
+from indexing.options import BATCH_ROWS, rows_together
 from retrieval.encoders import open_encoder
 from retrieval.encoders.token_projection import TokenProjection
 from retrieval.values import Document, MultiVector
@@ -113,7 +114,8 @@ def projected(data: LateData, documents: list[Document], dim: int) -> tuple[Mult
     if not (folder / "value.json").exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        open_encoder({"family": "late", "options": {"dim": dim}}).fit(spread(documents)).save_state(folder)
+        encoder = open_encoder({"family": "late", "options": {"dim": dim}})
+        encoder.fit(_sample(documents)).save_state(folder)
     projection = TokenProjection.load(folder, data.documents.dim, dim)
 
     def narrowed(texts: MultiVector) -> MultiVector:
@@ -124,6 +126,11 @@ def projected(data: LateData, documents: list[Document], dim: int) -> tuple[Mult
         return MultiVector(texts.indptr, values)
 
     return narrowed(data.documents), narrowed(data.queries)
+
+
+def _sample(documents: list[Document]) -> list[Document]:
+    """What a collection of these documents fits its encoder on: the first batch of its build."""
+    return spread(documents[: rows_together(BATCH_ROWS, [MultiVector])])
 
 
 def corpus(name: str, limit: int | None = None) -> list[Document]:
@@ -141,7 +148,7 @@ def _encode(spec: dict[str, object], documents: list[Document], queries: list[st
     encoder = open_encoder(spec)
     start = time.perf_counter()
     if encoder.needs_fit:
-        encoder = encoder.fit(spread(documents))
+        encoder = encoder.fit(_sample(documents))
     fitted = time.perf_counter()
     rows = encoder.encode_documents(documents)
     done = time.perf_counter()
@@ -158,10 +165,11 @@ def _encode(spec: dict[str, object], documents: list[Document], queries: list[st
 
 
 def _key(spec: dict[str, object], documents: list[Document], queries: list[str]) -> str:
-    """Changes with the model, the encoder's code, the documents and the queries."""
+    """Changes with the model, the encoder's code, the documents, those it is fitted on and the queries."""
     digest = hashlib.sha256(open_encoder(spec).fingerprints.documents.encode())
     sources = [ENCODERS / "late.py", *ENCODERS.glob("token_*.py"), *(ENCODERS / "transformer").glob("*.py")]
     for source in sorted(sources):
         digest.update(source.read_bytes())
     digest.update(json.dumps([[d.id, d.contents()] for d in documents] + queries).encode())
+    digest.update(json.dumps([d.id for d in _sample(documents)]).encode())
     return digest.hexdigest()[:12]

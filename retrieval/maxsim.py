@@ -175,7 +175,7 @@ def _contenders(
 
     if not ROUNDED or len(rows) <= max(k, _FEW) or not len(query):
         return rows
-    error = _largest_error(query, _rounded(query), norm)
+    error = _largest_error(query, nearest_bfloat16(query), norm)
     if error is None:
         return rows
     estimates = _estimate(documents, query, rows)
@@ -190,7 +190,7 @@ def _estimate(
     from retrieval.maxsim_kernels import ROUNDED, estimated_maxima, maxima
 
     if ROUNDED:
-        return _run(estimated_maxima, documents, rows, _pairs(pack(_rounded(query))), len(query))
+        return _run(estimated_maxima, documents, rows, paired(pack(nearest_bfloat16(query))), len(query))
     return _run(maxima, documents, rows, pack(query), len(query))
 
 
@@ -212,13 +212,13 @@ def _run(
     return scores
 
 
-def _rounded(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def nearest_bfloat16(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """The nearest numbers that bfloat16 holds, ties to even."""
     bits = vectors.view(np.uint32)
     return ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-def _pairs(lanes: NDArray[np.float32]) -> NDArray[np.uint16]:
+def paired(lanes: NDArray[np.float32]) -> NDArray[np.uint16]:
     """(G, ceil(D / 2), LANES, 2) uint16, the bfloat16 of every two dimensions side by side."""
     n_groups, dim, width = lanes.shape
     steps = (dim + 1) // 2

@@ -138,6 +138,7 @@ _largest_of_several = _tile(_FUSED, pairs=False, keep_all=False)
 _estimate_of_one = _tile(1, pairs=ROUNDED, keep_all=False)
 _estimate_of_several = _tile(_FUSED, pairs=ROUNDED, keep_all=False)
 _all_of_one = _tile(1, pairs=False, keep_all=True)
+_all_estimates_of_one = _tile(1, pairs=ROUNDED, keep_all=True)
 
 
 # --- stored vectors into tiles ---------------------------------------------------------------------
@@ -262,5 +263,27 @@ def products(values: Any, queries: Any, out: Any) -> None:
         for group in range(len(queries)):
             _all_of_one(tile, queries[group:], found, np.int64(dim))
             for i in range(min(TOKENS, len(values) - at)):
+                for lane in range(LANES):
+                    out[at + i, group * LANES + lane] = found[i, lane]
+
+
+@njit(cache=True, nogil=True)
+def rounded_products(values: Any, queries: Any, out: Any) -> None:
+    """The same of vectors that are rounded to bfloat16 already, where ``ROUNDED``.
+
+    Args:
+        values: (T, D) uint16, the bits of bfloat16, D even.
+        queries: (G, D / 2, LANES, 2) uint16, the same.
+        out: (T, G * LANES) float32, written.
+    """
+    steps = queries.shape[1]
+    tile = np.zeros((TOKENS, 2 * steps), dtype=np.uint16)
+    found = np.empty((TOKENS, LANES), dtype=np.float32)
+    for at in range(0, len(values), TOKENS):
+        n = min(TOKENS, len(values) - at)
+        tile[:n] = values[at : at + n]
+        for group in range(len(queries)):
+            _all_estimates_of_one(tile, queries[group:], found, np.int64(steps))
+            for i in range(n):
                 for lane in range(LANES):
                     out[at + i, group * LANES + lane] = found[i, lane]

@@ -17,11 +17,10 @@ from retrieval.topk import top_k
 
 NARROWING = 4
 """Candidates of the inverted lists for each that is decompressed, as in PLAID."""
-EARLY_PROBES = 4
+EARLY_PROBES = 3
 """One in so many lists is read before rows are foreseen (ESPN's prefetch step)."""
 EARLY_ROWS = 2
 """Rows foreseen for each that is decompressed."""
-_GRAIN = 4096  # centroids worth a thread: about 0.4 ms
 _ROWS_GRAIN = 128  # documents whose centroid interaction is worth a thread
 _COLLECTED = 4  # times nprobe centroids a token are kept before the worst are dropped
 _NO_BITS = np.zeros(0, dtype=np.uint8)
@@ -114,18 +113,10 @@ def find_candidates(
 
 
 def _similarities(codec: ResidualCodec, lanes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(C, L') inner products of all centroids with the tokens of the query."""
-    from retrieval.kernels import frozen
-    from retrieval.maxsim_kernels import products
-
-    centroids, query = frozen(codec.centroids), frozen(lanes)
-    width = lanes.shape[0] * lanes.shape[2]
-    out = _scratch.take("similarities", len(centroids) * width, np.float32).reshape(-1, width)
-
-    def share(part: slice) -> None:
-        products(centroids[part], query, out[part])
-
-    parallel(share, len(centroids), grain=_GRAIN)
+    """(C, L') inner products of all centroids with the tokens of the query, as ``VectorTable`` estimates them."""
+    n, width = len(codec.centroids), lanes.shape[0] * lanes.shape[2]
+    out = _scratch.take("similarities", n * width, np.float32).reshape(n, width)
+    codec.centroid_table.products(lanes, out)
     return out
 
 

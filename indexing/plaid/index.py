@@ -48,7 +48,7 @@ class PlaidIndex:
     0, as does every row for a query without any.
 
     With ``resident_bytes`` the packed residuals, by far the largest part, stay on disk (ESPN; see ``RowReader``): once
-    a fourth of the lists has been read, the rows that lead are read ahead while the search for candidates goes on. The
+    a third of the lists has been read, the rows that lead are read ahead while the search for candidates goes on. The
     hits are the same. ``disk.statistics()`` tells how many rows were foreseen, what was read and how long searches
     waited for it.
 

@@ -14,6 +14,7 @@ from indexing.residual.nearest import NearestCentroid
 from retrieval.compute import parallel
 from retrieval.errors import CorruptError
 from retrieval.values.storage import map_array
+from retrieval.vector_table import VectorTable
 
 BITS = (1, 2, 4, 8)
 _FILES = ("centroids", "cutoffs", "weights")
@@ -57,6 +58,11 @@ class ResidualCodec:
     def code_type(self) -> np.dtype[Any]:
         """What a centroid's number is stored as."""
         return np.dtype(np.uint16 if len(self.centroids) <= 1 << 16 else np.uint32)
+
+    @cached_property
+    def centroid_table(self) -> VectorTable:
+        """The centroids, as queries are compared with them."""
+        return VectorTable(self.centroids)
 
     @cached_property
     def byte_weights(self) -> NDArray[np.float32]:

@@ -11,7 +11,16 @@ from retrieval import compute, maxsim_kernels
 from retrieval.errors import IncompatibleError
 from retrieval.exact import maxsim_scores
 from retrieval.kernels import frozen
-from retrieval.maxsim import _largest_error, _pairs, _rounded, _run, best_rows, best_tokens, pack, score_rows
+from retrieval.maxsim import (
+    _largest_error,
+    _run,
+    best_rows,
+    best_tokens,
+    nearest_bfloat16,
+    pack,
+    paired,
+    score_rows,
+)
 from retrieval.topk import top_k
 from retrieval.values import MultiVector
 
@@ -63,8 +72,8 @@ def test_estimates_are_within_the_stated_error(dim, dtype):
     documents = texts(np.random.default_rng(6).integers(1, 60, 300), dim, 7, dtype, 3.0)
     for length in (1, 16, 17, 32, 50):
         query = texts([length], dim, length).values
-        rounded = _rounded(query)
-        lanes = _pairs(pack(rounded))
+        rounded = nearest_bfloat16(query)
+        lanes = paired(pack(rounded))
         estimates = _run(maxsim_kernels.estimated_maxima, documents, np.arange(300), lanes, length)
         wanted = definition(MultiVector(np.array([0, length]), query), documents)[0]
         error = _largest_error(query, rounded, 3.01)
@@ -77,7 +86,7 @@ def test_rounding_to_bfloat16_is_torchs():
 
     values = np.random.default_rng(8).standard_normal(4096).astype(np.float32)
     wanted = torch.from_numpy(values).bfloat16().float().numpy()
-    assert np.array_equal(_rounded(values), wanted)
+    assert np.array_equal(nearest_bfloat16(values), wanted)
     line = np.zeros(4096, dtype=np.uint16)
     maxsim_kernels.round_pairs(frozen(values), line)
     assert np.array_equal(line.astype(np.uint32) << 16, wanted.view(np.uint32))
