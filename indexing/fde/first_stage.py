@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from indexing.fde.code_scan import CodeScan
+from indexing.fde.codebooks import CENTROIDS, SAMPLE
 from indexing.fde.files import map_shaped
 from indexing.growing import GrowingArray
 from indexing.kinds import kind_class
@@ -21,9 +23,9 @@ from retrieval.topk import top_k
 from retrieval.values import Dense, Hits
 from retrieval.values.storage import map_array
 
-STORAGES = ("int8", "float16")
+STORAGES = ("int8", "pq", "float16")
 FIRST_STAGES = ("flat", "hnsw")
-"""Kinds of indexes over Dense vectors; over int8 codes there is only a scan."""
+"""Kinds of indexes over Dense vectors; over codes, int8 or pq, there is only a scan."""
 
 _GRAIN = 4096  # rows worth a thread: about 0.4 ms
 _VALUES = "encodings.npy"
@@ -40,19 +42,28 @@ def check_storage(storage: str, first_stage: str) -> None:
         raise unknown_name("storage of index kind 'fde'", str(storage), STORAGES)
     if first_stage not in FIRST_STAGES:
         raise unknown_name("first stage of index kind 'fde'", str(first_stage), FIRST_STAGES)
-    if storage == "int8" and first_stage != "flat":
-        raise ConfigError(f"fde first_stage={first_stage!r} needs storage='float16', got 'int8'")
+    if storage != "float16" and first_stage != "flat":
+        raise ConfigError(f"fde first_stage={first_stage!r} needs storage='float16', got {storage!r}")
 
 
 def build_first_stage(
     encoded: Iterable[NDArray[np.float32]],
+    sample: Callable[[int], NDArray[np.float32]],
     dim: int,
     folder: Path,
     parameters: Mapping[str, Any],
     *,
     memory_bytes: int,
 ) -> None:
-    """Write encodings, given in parts of (n, dim), and what is needed to search them.
+    """Write encodings and what is needed to search them.
+
+    Args:
+        encoded: all of them, in parts of (n, dim).
+        sample: gives so many of them, or all where there are no more.
+        dim: their width.
+        folder: where to.
+        parameters: of the index.
+        memory_bytes: what a sample or a graph may take.
 
     Raises:
         ConfigError: a graph needs more memory than it may take.
@@ -60,6 +71,10 @@ def build_first_stage(
     """
     if parameters["storage"] == "int8":
         ByteScan.build(encoded, dim, folder)
+        return
+    if parameters["storage"] == "pq":
+        affordable = memory_bytes // (8 * dim)  # as it is encoded, and in columns
+        CodeScan.build(encoded, sample(max(CENTROIDS, min(SAMPLE, affordable))), folder)
         return
     with GrowingArray(folder / _VALUES, np.float16, (dim,)) as target:
         for part in encoded:
@@ -81,6 +96,8 @@ def open_first_stage(folder: Path, shape: tuple[int, int], parameters: Mapping[s
     """
     if parameters["storage"] == "int8":
         return ByteScan.load(folder, shape)
+    if parameters["storage"] == "pq":
+        return CodeScan.load(folder, shape)
     values = map_shaped(folder / _VALUES, shape, np.float16)
     kind = kind_class(parameters["first_stage"])
     return kind.load(folder, Dense(values), kind.parameters({}))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from indexing.dense_scan import largest_norm
+from indexing.dense.scan import largest_norm
 from indexing.fde.ball_carving import carved
 from indexing.fde.encodings import Encodings
 from indexing.fde.first_stage import build_first_stage, check_storage, open_first_stage
@@ -70,7 +70,10 @@ class FdeIndex:
 
     @classmethod
     def parameters(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of ``Recipe``; ``storage`` (int8, float16) and ``first_stage`` (flat, hnsw); those of a search.
+        """Those of ``Recipe``; ``storage`` (int8, pq, float16) and ``first_stage`` (flat, hnsw); those of a search.
+
+        With pq an encoding takes an eighth of int8's bytes. Of the exact top 10 on SciFact 0.983 are then among the 400
+        candidates, instead of 0.986, and these are found in half the time, among 100,000 documents in a quarter.
 
         Raises:
             ConfigError: an unknown parameter, or an impossible value.
@@ -101,9 +104,10 @@ class FdeIndex:
         encodings.save(folder)
         norm = 0.0
 
+        step = max(16, min(_ROWS, memory_bytes // (32 * encodings.dim)))
+
         def encoded() -> Iterator[NDArray[np.float32]]:
             nonlocal norm
-            step = max(16, min(_ROWS, memory_bytes // (32 * encodings.dim)))
             for start in range(0, len(vectors), step):
                 part = vectors[start : start + step]
                 norm = max(norm, largest_norm(Dense(part.values)))
@@ -111,7 +115,17 @@ class FdeIndex:
                 release_pages(vectors.values)
                 progress(len(part))
 
-        build_first_stage(encoded(), encodings.dim, folder, parameters, memory_bytes=memory_bytes)
+        def sample(size: int) -> NDArray[np.float32]:
+            size = min(size, len(vectors))
+            rows = np.arange(size) * len(vectors) // max(1, size)  # spread evenly
+            drawn = np.empty((size, encodings.dim), dtype=np.float32)
+            for start in range(0, size, step):
+                part = slice(start, start + step)
+                drawn[part] = encodings.documents(vectors.take(rows[part]))
+                release_pages(vectors.values)
+            return drawn
+
+        build_first_stage(encoded(), sample, encodings.dim, folder, parameters, memory_bytes=memory_bytes)
         write_facts(folder / _FACTS, {"n": len(vectors), "dim": vectors.dim, "norm": norm})
 
     @classmethod

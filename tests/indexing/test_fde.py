@@ -252,7 +252,14 @@ def test_building_in_little_memory_changes_nothing(documents, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"storage": "float16"}, {"storage": "float16", "first_stage": "hnsw"}], ids=str
+    "given",
+    [
+        {},
+        {"storage": "pq", "repetitions": 24},
+        {"storage": "float16"},
+        {"storage": "float16", "first_stage": "hnsw"},
+    ],
+    ids=str,
 )
 def test_a_denied_row_is_no_candidate(documents, tmp_path, given):
     index = built(documents, tmp_path / "fde", rescored=20, **given)
@@ -297,7 +304,8 @@ def test_bytes_estimate_within_their_rounding(tmp_path):
         ({"fill": 1}, "fill is 1"),
         ({"storage": "int4"}, "int4.*int8"),
         ({"first_stage": "annoy", "storage": "float16"}, "annoy.*hnsw"),
-        ({"first_stage": "hnsw"}, "needs storage='float16'"),
+        ({"first_stage": "hnsw"}, "needs storage='float16', got 'int8'"),
+        ({"first_stage": "hnsw", "storage": "pq"}, "needs storage='float16', got 'pq'"),
         ({"rescored": 0}, "rescored is 0"),
         ({"ball_carving": 0.0}, "ball_carving is 0.0"),
     ],
