@@ -44,6 +44,11 @@ if TYPE_CHECKING:
     "--collection", type=click.Path(path_type=Path), help="Search this collection instead of building one."
 )
 @click.option(
+    "--query-bank",
+    is_flag=True,
+    help="With --collection: measure retrievers also with their query bank (see `tercet index --query-bank`).",
+)
+@click.option(
     "--run",
     "runs",
     type=click.Path(path_type=Path),
@@ -91,6 +96,7 @@ def command(
     depth: int,
     data_dir: Path | None,
     collection: Path | None,
+    query_bank: bool,
     runs: Sequence[Path],
     encoder: str,
     drop_self: bool | None,
@@ -110,9 +116,11 @@ def command(
     from eval.beir import open_datasets, override_self
     from eval.evaluate import Conditions, group_mean
     from eval.metrics import DEFAULT_METRICS, parse_metrics
-    from indexing.command_line import reading_options
+    from indexing.command_line import reading_options, refuse_given
     from indexing.progress import progress_bars
 
+    if collection is None or runs:
+        refuse_given(("query_bank",), "goes with --collection, whose query bank it uses")
     with reading_options():
         wanted = parse_metrics([*DEFAULT_METRICS, *_names(metrics)])
     models = {"dense": encoder, **models_given(own_models)}
@@ -132,6 +140,7 @@ def command(
                     runs,
                     conditions,
                     progress,
+                    query_bank=query_bank,
                 )
                 for dataset in group
             ]
@@ -158,6 +167,8 @@ def _evaluate(
     runs: Sequence[Path],
     conditions: Conditions,
     progress: Progress,
+    *,
+    query_bank: bool,
 ) -> list[Evaluation]:
     from eval.collection_cache import cached_collection, open_retrievers, required_representations
     from eval.evaluate import evaluate, evaluate_run, with_p_values
@@ -173,7 +184,7 @@ def _evaluate(
     if collection is not None:
         _check_collection(collection, dataset, using)
     path = collection or cached_collection(dataset, using, models, progress=progress)
-    return evaluate(dataset, open_retrievers(path, using), conditions, progress)
+    return evaluate(dataset, open_retrievers(path, using, query_bank=query_bank), conditions, progress)
 
 
 def _check_collection(path: Path, dataset: BeirDataset, using: Sequence[str]) -> None:

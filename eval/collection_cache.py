@@ -119,31 +119,57 @@ def missing_documents(snapshot: CollectionSnapshot, dataset: BeirDataset) -> tup
     return len(missing), len(judged)
 
 
-def open_retrievers(path: Path, using: Sequence[str]) -> list[Retriever]:
+def open_retrievers(path: Path, using: Sequence[str], *, query_bank: bool = False) -> list[Retriever]:
     """The named retrievers of a collection, all over one snapshot.
 
+    Args:
+        query_bank: whether those with a query bank follow once more with hubs held back, called NAME-query-bank.
+
     Raises:
-        ConfigError: there is no collection, or it has nothing of that name.
+        ConfigError: there is no collection, it has nothing of that name, or no query bank where one is to be used.
     """
     from indexing.collection import Collection
 
     snapshot = Collection.open(path).snapshot()
-    return [
-        Retriever(
-            name, snapshot.searcher(name), snapshot.ids, snapshot.n_documents, index_bytes(snapshot, name)
+
+    def retriever(name: str, *, banked: bool) -> Retriever:
+        shown = f"{name}-query-bank" if banked else name
+        searcher = snapshot.searcher(name, query_bank=banked)
+        return Retriever(
+            shown, searcher, snapshot.ids, snapshot.n_documents, index_bytes(snapshot, name, banked=banked)
         )
-        for name in using
-    ]
+
+    plain = [retriever(name, banked=False) for name in using]
+    if not query_bank:
+        return plain
+    with_bank = [name for name in using if _banked(snapshot, name)] or list(using)[
+        :1
+    ]  # which says what is missing
+    return [*plain, *(retriever(name, banked=True) for name in with_bank)]
 
 
-def index_bytes(snapshot: CollectionSnapshot, using: str) -> int:
-    """Bytes on disk of the vectors and indexes that a retriever reads, over all segments, and of what was trained."""
+def _banked(snapshot: CollectionSnapshot, using: str) -> bool:
     from indexing.searching import index_names, parse_using
-    from indexing.shared_state import named_states, state_bytes
+
+    known = index_names(snapshot.representations)
+    parts = parse_using(snapshot.representations, using)[1]
+    return any(snapshot.representations[known[part][0]].query_bank is not None for part in parts)
+
+
+def index_bytes(snapshot: CollectionSnapshot, using: str, *, banked: bool = False) -> int:
+    """Bytes on disk of the vectors and indexes that a retriever reads, over all segments, and of what was trained.
+
+    Args:
+        banked: whether it uses query banks.
+    """
+    from indexing.searching import index_names, parse_using
+    from indexing.shared_state import bank_name, named_states, state_bytes
 
     known = index_names(snapshot.representations)
     _, parts = parse_using(snapshot.representations, using)
     used = {name for part in parts for name in (known[part][0], "-".join(known[part]))}
+    if banked:
+        used |= {bank_name(known[part][0]) for part in parts}
     total = sum(
         state_bytes(snapshot.path, name, generation)
         for name, generation in named_states(snapshot.commit)

@@ -77,15 +77,19 @@ def _add_indexes(
     wanted = [spec for spec in options.indexes if not same_index(have.get(spec.kind), spec)]
     if not wanted:
         raise ConfigError(f"{path} already has this index: {name}-{options.indexes[0].kind}")
-    entries, made = _index_segments(path, commit, name, wanted, memory_bytes, progress)
+    entries, made = index_segments(path, commit, name, wanted, memory_bytes, progress)
     specs = {**have, **{spec.kind: spec for spec in made}}
     return with_indexes(commit.following(segments=entries), name, tuple(specs.values()))
 
 
-def _index_segments(
+def index_segments(
     path: Path, commit: Commit, name: str, specs: Sequence[IndexSpec], memory_bytes: int, progress: Progress
 ) -> tuple[tuple[SegmentEntry, ...], Sequence[IndexSpec]]:
-    """The segments with the new indexes, and the specs with what these have learned."""
+    """Build indexes over the stored vectors of every segment; the caller holds the writer lock and commits them.
+
+    Returns:
+        The segments with the new indexes, and the specs with what these have learned.
+    """
     entries = []
     for entry in commit.segments:
         vectors = load_vectors(path / "segments" / entry.id / "vectors" / name)
@@ -143,7 +147,7 @@ def _add_vectors(
         sync_folder(target.parent)
         entries.append(replace(entry, vectors=(*entry.vectors, options.name)))
     following = replace(commit, segments=tuple(entries))
-    indexed, specs = _index_segments(path, following, options.name, options.indexes, memory_bytes, progress)
+    indexed, specs = index_segments(path, following, options.name, options.indexes, memory_bytes, progress)
     representation = Representation(
         dict(encoder.spec), encoder.fingerprints.documents, value_name(encoder.value), tuple(specs)
     )

@@ -1,4 +1,4 @@
-"""The verbs that make and tend collections: index, add, delete, compact, verify, info, upgrade, encode, warm.
+"""The verbs that make and tend collections: index, add, delete, compact, verify, info, tune, upgrade, encode, warm.
 
 python -m indexing index corpus.jsonl -o my-collection
 """
@@ -28,6 +28,7 @@ from indexing.cli_options import (
 )
 from indexing.command_line import reading_options, refuse_given
 from indexing.index_cli import index_command
+from indexing.tune_cli import tune_command
 
 
 @click.command("add")
@@ -165,6 +166,9 @@ def info_command(collection: Path, as_json: bool) -> None:
             for spec in part["indexes"]
         )
         click.echo(f"  {name:<12} {encoder['family']} {encoder['model']}  indexes: {kinds}")
+        for spec in part["indexes"]:
+            if spec["measured"]:
+                click.echo(f"  {'':<12} {name}-{spec['kind']} {_measured(spec['measured'])}")
     fields = ", ".join(f"{name} ({kind})" for name, kind in facts["fields"].items())
     click.echo(f"  fields       {fields or 'none'}")
     for component, n_bytes in facts["bytes"].items():
@@ -174,6 +178,21 @@ def info_command(collection: Path, as_json: bool) -> None:
         click.echo(
             f"  {facts['unfinished_builds']} interrupted write(s) can be resumed by repeating the command"
         )
+
+
+def _measured(facts: dict[str, Any]) -> str:
+    """What `tercet tune` measured of an index."""
+    kinds = {
+        "given": "queries",
+        "crops": "pseudo-queries from texts",
+        "vectors": "pseudo-queries from vectors",
+    }
+    return (
+        f"measured: recall@{facts['k']} {facts['recall']:.4f} (at least {facts['recall_at_least']:.4f}, asked "
+        f"{facts['target']:g}), {facts['p50_ms']:.3f} ms, 95% {facts['p95_ms']:.3f} ms on {facts['threads']} threads, "
+        f"{facts['memory_bytes'] / 1e6:,.1f} MB; {facts['queries']:,} {kinds[facts['kind_of_queries']]}, "
+        f"{facts['rows']:,} rows, {facts['date']}"
+    )
 
 
 @click.command("upgrade")
@@ -247,6 +266,7 @@ COMMANDS = (
     compact_command,
     verify_command,
     info_command,
+    tune_command,
     upgrade_command,
     encode_command,
     warm_command,

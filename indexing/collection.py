@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from retrieval.bitmap import Bitmap
 from retrieval.errors import ConfigError, CorruptError
 from retrieval.protocols import Encoder, Searcher
 from retrieval.values import Document
+
+if TYPE_CHECKING:
+    from retrieval.query_bank import HubCorrection
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class CollectionSnapshot:
     commit: Commit
     segments: tuple[Segment, ...]
     _filters: dict[str, Bitmap] = field(default_factory=dict, repr=False)
+    _corrections: dict[str, HubCorrection] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
@@ -253,6 +257,8 @@ class CollectionSnapshot:
         using: str = "",
         rerank: str | None = None,
         encoders: Mapping[str, Encoder[Any, Any]] | None = None,
+        *,
+        query_bank: bool = False,
     ) -> Searcher:
         """A searcher over this snapshot.
 
@@ -262,14 +268,27 @@ class CollectionSnapshot:
                 several representations. A fusion method may stand before ("rrf:hybrid"); min-max otherwise.
             rerank: a reranker of ``retrieval.rerank.RERANKERS`` or a cross-encoder checkpoint.
             encoders: already open encoders by representation name; others are opened and checked here.
+            query_bank: hold hubs back in every representation that has a query bank (``retrieval.query_bank``).
 
         Raises:
-            ConfigError: there is nothing of that name.
-            IncompatibleError: an encoder is not the one the collection was encoded with.
+            ConfigError: there is nothing of that name, or no query bank where one is to be used.
+            IncompatibleError: an encoder is not the one the collection or the query bank was encoded with.
         """
         from indexing.searching import make_searcher
 
-        return make_searcher(self, using, rerank, encoders or {})
+        return make_searcher(self, using, rerank, encoders or {}, query_bank=query_bank)
+
+    def hub_correction(self, name: str, make: Callable[[], HubCorrection]) -> HubCorrection:
+        """What a query bank says about the rows as an index finds them, made once for this snapshot.
+
+        Args:
+            name: of the index, such as "dense-flat".
+            make: called where there is none yet.
+        """
+        with self._lock:
+            if name not in self._corrections:
+                self._corrections[name] = make()
+            return self._corrections[name]
 
     def encoder(self, name: str) -> Encoder[Any, Any]:
         """The encoder of a representation, opened once a process and checked against the collection."""

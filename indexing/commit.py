@@ -16,10 +16,17 @@ COMMIT_FILE = "collection.json"
 
 @dataclass(frozen=True)
 class IndexSpec:
-    """One index over a representation's vectors: a kind of ``KINDS`` and all its parameters."""
+    """One index over a representation's vectors.
+
+    Attributes:
+        kind: of ``KINDS``.
+        parameters: all of them.
+        measured: what ``indexing.tuning`` found when it chose the index: recall, times, queries, date; None: nothing.
+    """
 
     kind: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Any] | None = None
 
     @property
     def state(self) -> str | None:
@@ -37,6 +44,7 @@ class Representation:
         value: "dense" or "terms", what the encoder makes.
         indexes: the first is searched unless another is named.
         state: the generation of what the encoder has learned (``indexing.shared_state``); None: nothing.
+        query_bank: the generation of its sample queries (``indexing.query_banks``); None: there are none.
     """
 
     encoder: Mapping[str, Any]
@@ -44,6 +52,7 @@ class Representation:
     value: str
     indexes: tuple[IndexSpec, ...]
     state: str | None = None
+    query_bank: str | None = None
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def fitted(
     for spec in specs:
         kind = kind_class(spec.kind)
         if hasattr(kind, "fit"):
-            spec = IndexSpec(spec.kind, kind.fit(vectors, spec.parameters))
+            spec = replace(spec, parameters=kind.fit(vectors, spec.parameters))
         if hasattr(kind, "train") and spec.state is None:
             spec = _trained(collection, name, spec, vectors, memory_bytes, progress)
         learned.append(spec)

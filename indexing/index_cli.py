@@ -91,7 +91,24 @@ _ENCODING = tuple(parameter for parameters in _ONLY_FOR.values() for parameter i
     help="With --add: stored vectors (.npy) instead of encoding.",
 )
 @click.option(
-    "-p", "--parameter", multiple=True, metavar="NAME=VALUE", help="With --add: index parameter (repeatable)."
+    "-p",
+    "--parameter",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="With --add: index parameter; with --query-bank: beta or k (repeatable).",
+)
+@click.option(
+    "--query-bank",
+    type=click.Path(path_type=Path),
+    help="Give the existing collection CORPUS names sample queries, JSONL with text or one a line, against documents "
+    "that answer too many queries; `tercet search --query-bank` uses them.",
+)
+@click.option(
+    "--using",
+    default="dense",
+    show_default=True,
+    metavar="NAME",
+    help="With --query-bank: the representation.",
 )
 @DUPLICATES
 @MEMORY
@@ -112,6 +129,8 @@ def index_command(
     add: str | None,
     vectors: Path | None,
     parameter: tuple[str, ...],
+    query_bank: Path | None,
+    using: str,
     on_duplicate: str,
     memory: str,
     restart: bool,
@@ -131,9 +150,14 @@ def index_command(
       tercet index my-collection --add dense:hnsw
       tercet index my-collection --add sparse --sparse-model naver/splade-v3
       tercet index my-collection --add late
+      tercet index my-collection --query-bank queries.jsonl
     """  # noqa: D301 - click looks for the control character
     from indexing.progress import progress_bars
 
+    if query_bank is not None:
+        _store_bank(Path(corpus), query_bank, using, parameter, as_json, quiet)
+        return
+    refuse_given(("using",), "goes with --query-bank")
     given = _Encoding(
         {"dense": model, **models_given(fields_and_encoders)},
         {
@@ -175,6 +199,33 @@ def index_command(
     with progress_bars(quiet=quiet) as progress:
         report = build_collection(source, output, built, progress)
     show_report(report, as_json)
+
+
+def _store_bank(
+    collection: Path, queries: Path, using: str, parameter: tuple[str, ...], as_json: bool, quiet: bool
+) -> None:
+    """What --query-bank asks for."""
+    from dataclasses import asdict
+
+    from indexing.progress import progress_bars
+    from indexing.query_banks import store_query_bank
+    from indexing.query_texts import read_queries
+
+    building = ("output", "with_", "config", "chunk", "add", "vectors", "on_duplicate", "memory", "restart")
+    why = "has no effect with --query-bank, which only stores queries"
+    refuse_given((*building, *_ENCODING, *CORPUS_FIELDS), why)
+    parameters = named_values(parameter, "--parameter")
+    with progress_bars(quiet=quiet) as progress:
+        stored = store_query_bank(collection, using, read_queries(queries), parameters, progress)
+    judged = stored.hubness
+    lines = [f"stored {stored.queries:,} queries as the query bank of {using} in {collection}"]
+    if stored.left_out:
+        lines.append(f"  {stored.left_out:,} more were left out, evenly spaced")
+    lines.append(
+        f"  their first {judged.k} hits: {judged.hubs:.1%} of the rows take {judged.hub_hits:.1%} of them, "
+        f"{judged.anti_hubs:.1%} take none; skewness {judged.skewness:.2f}, Robin Hood index {judged.robin_hood:.2f}"
+    )
+    show(asdict(stored), as_json, "\n".join(lines))
 
 
 def _analysis(language: str | None, fields: str | None) -> dict[str, Any]:

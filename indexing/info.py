@@ -44,8 +44,9 @@ def describe(snapshot: CollectionSnapshot) -> dict[str, Any]:
                 "fingerprint": representation.fingerprint,
                 "value": representation.value,
                 "state": representation.state,
+                "query_bank": representation.query_bank,
                 "indexes": [
-                    {"kind": spec.kind, "parameters": dict(spec.parameters)}
+                    {"kind": spec.kind, "parameters": dict(spec.parameters), "measured": spec.measured}
                     for spec in representation.indexes
                 ],
             }

@@ -8,9 +8,11 @@ from typing import Any
 from retrieval.errors import unknown_name
 
 KINDS: dict[str, str] = {
-    "flat": "indexing.flat:FlatIndex",
-    "hnsw": "indexing.hnsw:HnswIndex",
-    "bm25": "indexing.bm25:Bm25Index",
+    "flat": "indexing.dense.flat:FlatIndex",
+    "hnsw": "indexing.hnsw.index:HnswIndex",
+    "ivf": "indexing.ivf.index:IvfIndex",
+    "binary": "indexing.binary.index:BinaryIndex",
+    "bm25": "indexing.bm25.index:Bm25Index",
     "inverted": "indexing.inverted.index:InvertedIndex",
     "lucene-bm25": "indexing.lucene.bm25:LuceneBm25Index",
     "lucene-impact": "indexing.lucene.impact:LuceneImpactIndex",

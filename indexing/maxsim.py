@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from indexing.dense_scan import largest_norm
+from indexing.dense.scan import largest_norm
 from indexing.index_facts import no_parameters, read_norm, write_facts
 from retrieval.bitmap import Bitmap
 from retrieval.compute import choose_search_device

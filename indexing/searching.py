@@ -228,19 +228,30 @@ def parse_using(representations: Mapping[str, Representation], using: str) -> tu
 
 
 def make_searcher(
-    snapshot: CollectionSnapshot, using: str, rerank: str | None, encoders: Mapping[str, Encoder[Any, Any]]
+    snapshot: CollectionSnapshot,
+    using: str,
+    rerank: str | None,
+    encoders: Mapping[str, Encoder[Any, Any]],
+    *,
+    query_bank: bool = False,
 ) -> Searcher:
     """See ``CollectionSnapshot.searcher``."""
     representations = snapshot.representations
     method, parts = parse_using(representations, using)
     known = index_names(representations)
-    single: list[tuple[str, Searcher, float]] = []
+    plain: list[RepresentationSearcher] = []
     for part in parts:
         name, kind = known[part]
         encoder = encoders.get(name) or snapshot.encoder(name)
-        single.append((part, RepresentationSearcher(snapshot, name, kind, encoder, {}), 1.0))
+        plain.append(RepresentationSearcher(snapshot, name, kind, encoder, {}))
+    searchers: list[Searcher] = [*plain]
+    if query_bank:
+        from indexing.query_banks import normalised_searchers
+
+        searchers = normalised_searchers(snapshot, plain)
+    single = [(part, own, 1.0) for part, own in zip(parts, searchers, strict=True)]
     if len(single) == 1 and not method:
-        searcher: Searcher = single[0][1]
+        searcher: Searcher = searchers[0]
     else:
         from retrieval.fusion import Fused
 

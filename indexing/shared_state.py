@@ -1,8 +1,9 @@
 """shared/NAME/GENERATION: what was trained once for a whole collection, such as an encoder's projection or centroids.
 
-NAME is a representation where its encoder learned it, or REPRESENTATION-KIND where an index did. GENERATION is a hash
-of the content, so that a state never changes under its name and the same content is stored once. The folder is sealed
-by a manifest before it gets its name. A state is in use when the commit names it; ``indexing.sweeping`` removes others.
+NAME is a representation where its encoder learned it, REPRESENTATION-KIND where an index did, and
+REPRESENTATION-query-bank for sample queries. GENERATION is a hash of the content, so that a state never changes under
+its name and the same content is stored once. The folder is sealed by a manifest before it gets its name. A state is in
+use when the commit names it; ``indexing.sweeping`` removes others.
 """
 
 from __future__ import annotations
@@ -36,11 +37,18 @@ def state_folder(collection: Path, name: str, generation: str) -> Path:
     return states_folder(collection) / name / generation
 
 
+def bank_name(representation: str) -> str:
+    """Whose state the sample queries of a representation are."""
+    return f"{representation}-query-bank"
+
+
 def named_states(commit: Commit) -> Iterator[tuple[str, str]]:
     """Name and generation of every state that a commit uses."""
     for name, representation in commit.representations.items():
         if representation.state is not None:
             yield name, representation.state
+        if representation.query_bank is not None:
+            yield bank_name(name), representation.query_bank
         for spec in representation.indexes:
             if spec.state is not None:
                 yield f"{name}-{spec.kind}", spec.state

@@ -86,7 +86,7 @@ def join_vectors(parts: Sequence[Path], folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     kind = load_facts(parts[0])["value"]
     if kind == "terms":
-        from indexing.inversion import unify_terms
+        from indexing.bm25.inversion import unify_terms
 
         unify_terms(parts, folder)
         n_rows = len(Terms.load(folder))

@@ -1,7 +1,8 @@
 """How much of the machine to use, decided in one place: threads, device, dtype, caches.
 
-``TERCET_THREADS``, ``TERCET_DEVICE`` and ``TERCET_DTYPE`` override the choices made here. Importing
-this module imports neither torch nor numba.
+``TERCET_THREADS``, ``TERCET_DEVICE`` and ``TERCET_DTYPE`` override the choices made here; with
+``TERCET_STRICT_DEVICE=1`` a GPU that runs out of memory is an error instead of a reason to go on with the CPU.
+Importing this module imports neither torch nor numba.
 """
 
 from __future__ import annotations

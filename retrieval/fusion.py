@@ -236,7 +236,7 @@ class Fused:
         ):
             worth = METHODS[self.method](Hits(own, hits.scores, hits.snapshot), floor)[0]
             at, found = _places(own[0], wanted)
-            reasons = iter(searcher.explain(query, hits.rows[0][at[found]]) if found.any() else [])
+            reasons = iter(searcher.explain(query, hits.rows[0][at[found]], request) if found.any() else [])
             for place, is_found, branch in zip(at.tolist(), found.tolist(), parts, strict=True):
                 if not is_found:
                     depth = int((own[0] >= 0).sum())

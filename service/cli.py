@@ -19,6 +19,7 @@ VERBS = {
     "compact": "indexing.cli:compact_command",
     "verify": "indexing.cli:verify_command",
     "info": "indexing.cli:info_command",
+    "tune": "indexing.cli:tune_command",
     "upgrade": "indexing.cli:upgrade_command",
     "encode": "indexing.cli:encode_command",
     "warm": "indexing.cli:warm_command",

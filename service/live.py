@@ -63,6 +63,8 @@ class ServedSnapshot(Snapshot, Protocol):
         using: str = ...,
         rerank: str | None = ...,
         encoders: Mapping[str, Encoder[Any, Any]] | None = ...,
+        *,
+        query_bank: bool = ...,
     ) -> Searcher:
         """A searcher over this commit."""
         ...
@@ -108,20 +110,20 @@ class Served:
         self.snapshot = snapshot
         self.encoders = encoders
         self.rerankers = rerankers
-        self._searchers: dict[tuple[str, str | None], Searcher] = {}
+        self._searchers: dict[tuple[str, str | None, bool], Searcher] = {}
         self.info: dict[str, Any] | None = None  # what /v1/info answers, made on first request
         self.names = list(snapshot.representations)
         if len(self.names) > 1:
             self.names.append("hybrid")
         self.using = using or self.names[-1]
 
-    def searcher(self, using: str | None, rerank: str | None) -> Searcher:
+    def searcher(self, using: str | None, rerank: str | None, *, query_bank: bool = False) -> Searcher:
         """The searcher a request names.
 
         Raises:
-            InvalidError: no such representation or reranker.
+            InvalidError: no such representation or reranker, or no query bank where one is to be used.
         """
-        key = (using or self.using, rerank)
+        key = (using or self.using, rerank, query_bank)
         found = self._searchers.get(key)
         if found is not None:
             return found
@@ -132,6 +134,11 @@ class Served:
             found = self.snapshot.searcher(key[0], encoders=self.encoders)
         except ConfigError as error:
             invalid("using", str(error))
+        if query_bank:
+            try:
+                found = self.snapshot.searcher(key[0], encoders=self.encoders, query_bank=True)
+            except ConfigError as error:
+                invalid("query_bank", str(error))
         if rerank is not None:
             from retrieval.rerank import Reranked
 
@@ -167,14 +174,22 @@ class Served:
         Raises:
             ConfigError: the default way of searching does not exist.
         """
-        kinds = [(name, None) for name in dict.fromkeys((*self.names, self.using))]
-        for using, rerank in (*kinds, *((None, name) for name in self.rerankers)):
+        ways: list[tuple[str | None, str | None, bool]] = [
+            (name, None, False) for name in dict.fromkeys((*self.names, self.using))
+        ]
+        ways += [(None, name, False) for name in self.rerankers]
+        ways += [(name, None, True) for name, one in self.snapshot.representations.items() if _banked(one)]
+        for using, rerank, query_bank in ways:
             try:
-                searcher = self.searcher(using, rerank)
+                searcher = self.searcher(using, rerank, query_bank=query_bank)
             except InvalidError as error:
                 raise ConfigError(error.message) from error
             for texts in (["warm up"], ["warm up", "the second query of a batch"]):
                 searcher.search(texts, SearchRequest(k=10))
+
+
+def _banked(representation: Any) -> bool:
+    return getattr(representation, "query_bank", None) is not None
 
 
 class LiveCollection:

@@ -57,7 +57,7 @@ def _search(service: Service, bodies: Sequence[SearchBody]) -> list[bytes]:
     started = time.perf_counter()
     served = service.live.current()
     body = bodies[0]
-    searcher = served.searcher(body.using, body.rerank)
+    searcher = served.searcher(body.using, body.rerank, query_bank=body.query_bank)
     wanted = Wanted(
         k=body.k,
         depth=body.depth,

@@ -43,6 +43,11 @@ class SearchBody(BaseModel):
         description="Condition on metadata, e.g. year >= 2020 and kind = 'class'.",
     )
     rerank: str | None = Field(default=None, max_length=512, description="Name of a reranker of this server.")
+    query_bank: bool = Field(
+        default=False,
+        strict=True,
+        description="Hold back documents that answer too many queries, as the collection's query bank tells.",
+    )
     depth: int = Field(
         default=1000,
         ge=1,
@@ -79,6 +84,7 @@ class SearchBody(BaseModel):
         return (
             self.using,
             self.rerank,
+            self.query_bank,
             self.filter,
             self.k,
             self.depth,

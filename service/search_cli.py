@@ -32,6 +32,12 @@ SNIPPET = 320
     help="Score the best candidates anew: late, minilm, bge, a folder or a Hub name.",
 )
 @click.option(
+    "--query-bank",
+    is_flag=True,
+    help="Hold back documents that answer too many queries, as the sample queries stored with "
+    "`tercet index COLLECTION --query-bank` tell.",
+)
+@click.option(
     "--filter", "expression", metavar="EXPR", help="Condition on metadata: year >= 2020 and kind = 'a'."
 )
 @click.option(
@@ -53,6 +59,7 @@ def search_command(
     k: int,
     using: str,
     rerank: str | None,
+    query_bank: bool,
     expression: str | None,
     depth: int,
     explain: bool,
@@ -75,7 +82,7 @@ def search_command(
     with reading_options():
         parse_using(snapshot.representations, using)
         allowed = snapshot.filter(expression) if expression and expression.strip() else None
-    searcher = snapshot.searcher(using, rerank)
+    searcher = snapshot.searcher(using, rerank, query_bank=query_bank)
     analyzer = None
     if not as_json:
         from retrieval.analysis import Analyzer

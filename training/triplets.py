@@ -10,7 +10,7 @@ from pathlib import Path
 
 from eval.beir import BeirDataset
 from eval.metrics import Qrels
-from indexing.bm25 import Bm25Index
+from indexing.bm25.index import Bm25Index
 from indexing.corpora import open_corpus
 from retrieval.encoders.terms import TermsEncoder
 from retrieval.errors import ConfigError, FormatError

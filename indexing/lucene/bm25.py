@@ -12,9 +12,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from indexing.bm25 import DEFAULTS, Bm25Index
-from indexing.bm25_cold import idf
-from indexing.bm25_statistics import DeadTerms, TermStatistics
+from indexing.bm25.cold import idf
+from indexing.bm25.index import DEFAULTS, Bm25Index
+from indexing.bm25.statistics import DeadTerms, TermStatistics
 from indexing.index_facts import with_defaults
 from indexing.lucene.explanation import leaf, read_explanation
 from indexing.lucene.jvm import session

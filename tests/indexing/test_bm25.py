@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexing import bm25
-from indexing.bm25 import Bm25Index, scratch_arrays
-from indexing.inversion import unify_terms
+from indexing.bm25 import index as bm25
+from indexing.bm25.index import Bm25Index, scratch_arrays
+from indexing.bm25.inversion import unify_terms
 from retrieval.bitmap import Bitmap
 from retrieval.compute import set_threads
 from retrieval.encoders.terms import TermsEncoder
@@ -365,7 +365,7 @@ def test_a_damaged_file_is_named(corpus, tmp_path, name):
 COLD = """
 import json, sys
 from pathlib import Path
-from indexing.bm25 import Bm25Index
+from indexing.bm25.index import Bm25Index
 from retrieval.bitmap import Bitmap
 from retrieval.encoders.terms import TermsEncoder
 from retrieval.protocols import SearchRequest

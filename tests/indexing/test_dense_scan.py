@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexing import dense_scan
-from indexing.dense_scan import largest_norm, scan
+from indexing.dense import scan as dense_scan
+from indexing.dense.scan import largest_norm, scan
 from retrieval import compute
 from retrieval.bitmap import Bitmap
 from retrieval.exact import dense_scores

@@ -1,14 +1,16 @@
 """What is particular to the graph index: its backends, what it costs, and what it does with damage."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from indexing.dense_scan import scan
-from indexing.hnsw import BACKENDS, HnswIndex
+from indexing.dense.scan import scan
+from indexing.hnsw.candidates import rank_allowed
+from indexing.hnsw.index import BACKENDS, HnswIndex
 from retrieval.bitmap import Bitmap
 from retrieval.errors import ConfigError, CorruptError
 from retrieval.protocols import SearchRequest
@@ -33,20 +35,24 @@ def build(vectors, folder, parameters):
     return HnswIndex.load(folder, vectors, parameters)
 
 
+def graph_files(folder):
+    return sorted(path for path in folder.iterdir() if path.name != "hnsw.json")
+
+
 class Astray:
     """A graph that finds only some rows, as one with a broken link does."""
 
-    def __init__(self, n_found):
-        self.n_found = n_found
+    def __init__(self, vectors, n_found):
+        self.vectors, self.n_found = vectors, n_found
 
-    def nearest(self, queries, count):
-        rows = np.full((len(queries), count), -1, dtype=np.int64)
-        rows[1:, : self.n_found] = np.arange(self.n_found)[:count]
-        return rows
+    def best(self, queries, k, walk, allowed):
+        rows = np.full((len(queries), walk.ef), -1, dtype=np.int64)
+        rows[1:, : self.n_found] = np.arange(self.n_found)[: walk.ef]
+        return rank_allowed(self.vectors, queries, rows, k, allowed)
 
 
 def test_queries_whose_walk_finds_too_few_are_scanned(vectors):
-    index = HnswIndex(vectors, 100.0, Astray(6), 16)
+    index = HnswIndex(vectors, 100.0, Astray(vectors, 6), 16)
     hits = index.search(vectors[:3], SearchRequest(k=5))
     exact = scan(vectors, 100.0, vectors[:3], 5)
     assert hits.rows[0].tolist() == exact.rows[0].tolist()  # found nothing
@@ -71,7 +77,7 @@ def test_a_filter_around_another_neighbourhood_is_answered_exactly(tmp_path, par
 
 
 def test_the_faiss_graph_keeps_no_copy_of_the_vectors(tmp_path, vectors):
-    build(vectors, tmp_path, HnswIndex.parameters({}))
+    build(vectors, tmp_path, HnswIndex.parameters({"backend": "faiss"}))
     size = (tmp_path / "graph.faiss").stat().st_size
     assert size < 400 * (2 * 16 * 4 + 60)
 
@@ -79,26 +85,40 @@ def test_the_faiss_graph_keeps_no_copy_of_the_vectors(tmp_path, vectors):
 @pytest.mark.parametrize("flip", [30, -200, -5])
 def test_a_flipped_bit_in_the_graph_is_found_before_it_is_walked(tmp_path, vectors, parameters, flip):
     build(vectors, tmp_path, parameters)
-    path = tmp_path / f"graph.{parameters['backend']}"
-    content = bytearray(path.read_bytes())
-    content[flip] ^= 0x10
-    path.write_bytes(content)
-    index = HnswIndex.load(tmp_path, vectors, parameters)
-    with pytest.raises(CorruptError, match=rf"graph\.{parameters['backend']}: its checksum"):
-        index.search(vectors[:1], SearchRequest())
+    for path in graph_files(tmp_path):
+        whole = path.read_bytes()
+        content = bytearray(whole)
+        content[flip] ^= 0x10
+        path.write_bytes(content)
+        index = HnswIndex.load(tmp_path, vectors, parameters)
+        with pytest.raises(CorruptError, match=rf"{re.escape(path.name)}: its checksum"):
+            index.search(vectors[:1], SearchRequest())
+        path.write_bytes(whole)
 
 
 def test_a_file_that_is_no_graph_is_corrupt_even_if_its_checksum_is_right(tmp_path, vectors, parameters):
     import zlib
 
     build(vectors, tmp_path, parameters)
-    path = tmp_path / f"graph.{parameters['backend']}"
+    path = graph_files(tmp_path)[0]
     path.write_bytes(b"\x01" * 300)
     facts = json.loads((tmp_path / "hnsw.json").read_text())
-    facts.update(bytes=300, crc32=zlib.crc32(path.read_bytes()))
+    facts["files"][path.name] = {"bytes": 300, "crc32": zlib.crc32(path.read_bytes())}
     (tmp_path / "hnsw.json").write_text(json.dumps(facts))
-    with pytest.raises(CorruptError, match="not a graph"):
+    with pytest.raises(CorruptError, match="not a "):
         HnswIndex.load(tmp_path, vectors, parameters).search(vectors[:1], SearchRequest())
+
+
+@pytest.mark.parametrize("backend", ["faiss", "hnswlib"])
+def test_facts_of_one_file_beside_those_of_the_index_are_understood(tmp_path, vectors, backend):
+    parameters = HnswIndex.parameters({"backend": backend})
+    wanted = build(vectors, tmp_path, parameters).search(vectors[:5], SearchRequest())
+    path = tmp_path / "hnsw.json"  # as it was written while there was never more than one file
+    facts = json.loads(path.read_text())
+    noted = facts.pop("files")[f"graph.{backend}"]
+    path.write_text(json.dumps({**facts, **noted}))
+    found = HnswIndex.load(tmp_path, vectors, parameters).search(vectors[:5], SearchRequest())
+    np.testing.assert_array_equal(found.rows, wanted.rows)
 
 
 def test_a_build_that_needs_more_memory_than_allowed_says_how_much(tmp_path, vectors, parameters):
@@ -118,6 +138,11 @@ def test_a_build_that_needs_more_memory_than_allowed_says_how_much(tmp_path, vec
         {"ef": 0},
         {"ef_construction": "200"},
         {"efsearch": 3},
+        {"codes": "pq"},
+        {"prefix": 0},
+        {"rescored": 1.5},
+        {"order": "backwards"},
+        {"backend": "faiss", "codes": "sq8"},
     ],
 )
 def test_impossible_parameters_are_config_errors(given):

@@ -25,10 +25,31 @@ N = 700  # above the rows that make HNSW scan anyway, small enough to build in a
 VARIANTS: dict[str, dict[str, tuple[dict[str, Any], Any]]] = {
     "flat": {"float32": ({}, np.float32), "float16": ({}, np.float16)},
     "hnsw": {
-        "faiss": ({}, np.float32),
-        "faiss-float16": ({"m": 24, "ef_construction": 60, "ef": 100}, np.float16),
+        "tercet": ({}, np.float32),
+        "tercet-float16": ({"m": 24, "ef_construction": 60, "ef": 100, "rescored": 60}, np.float16),
+        "tercet-vectors": ({"codes": "none"}, np.float16),
+        "tercet-prefix": ({"prefix": 16, "ef": 200, "rescored": 200}, np.float32),
+        "faiss": ({"backend": "faiss"}, np.float32),
+        "faiss-float16": ({"backend": "faiss", "m": 24, "ef_construction": 60, "ef": 100}, np.float16),
         "hnswlib": ({"backend": "hnswlib"}, np.float32),
         "hnswlib-float16": ({"backend": "hnswlib", "ef": 30}, np.float16),
+    },
+    "ivf": {
+        "lists": ({"factory": "IVF16,Flat", "nprobe": 12}, np.float32),
+        "bytes": ({"factory": "IVF16,SQ8", "nprobe": 12}, np.float16),
+        "fast-scan": ({"factory": "OPQ10,IVF16,PQ10x4fs", "nprobe": 12, "rescored": 300}, np.float32),
+        "bits": ({"factory": "IVF16,RaBitQ", "nprobe": 12, "rescored": 300}, np.float32),
+        "refined": ({"factory": "PCA16,IVF16,SQ8,Refine(SQfp16)", "nprobe": 12, "rescored": 100}, np.float32),
+        "no-selector": ({"factory": "PQ10x4fs,RFlat", "rescored": 300}, np.float32),
+        "prefix": (
+            {"factory": "IVF16,SQ8", "nprobe": 13, "prefix": 12, "rotation": "pca", "rescored": 60},
+            np.float32,
+        ),
+        "flat": ({"factory": "Flat"}, np.float32),
+    },
+    "binary": {
+        "itq": ({"rescored": 300}, np.float32),
+        "unrotated-float16": ({"rescored": 300, "rotation": "none"}, np.float16),
     },
     "inverted": {  # with the scale of the generated weights, so that rounding changes none
         "reordered": ({"scale": 0.02}, np.float32),
@@ -43,6 +64,7 @@ VARIANTS: dict[str, dict[str, tuple[dict[str, Any], Any]]] = {
             {"rescored": 400, "storage": "float16", "first_stage": "hnsw", "projection": "identity"},
             np.float16,
         ),
+        "pq": ({"rescored": 400, "storage": "pq", "repetitions": 15}, np.float16),
         "counts": (
             {"rescored": 400, "projection": "counts", "final": "counts", "final_dims": 700},
             np.float32,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from indexing.assembly import index_spec
-from indexing.bm25 import Bm25Index
+from indexing.bm25.index import Bm25Index
 from indexing.builder import add_documents, build_collection
 from indexing.chunking import Chunking
 from indexing.collection import Collection

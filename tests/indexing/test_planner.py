@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from indexing.dense_scan import scan
-from indexing.flat import FlatIndex
-from indexing.hnsw import HnswIndex
+from indexing.dense.flat import FlatIndex
+from indexing.dense.scan import scan
+from indexing.hnsw.index import HnswIndex
 from indexing.planner import plan, planned_search
 from retrieval.bitmap import Bitmap
 from retrieval.protocols import SearchRequest

@@ -109,7 +109,9 @@ class FakeSnapshot:
     def encoder(self, name):
         return self.fake_encoder
 
-    def searcher(self, using="", rerank=None, encoders=None):
+    def searcher(self, using="", rerank=None, encoders=None, *, query_bank=False):
+        if query_bank:
+            raise ConfigError("there is no query bank for dense; store one of sample queries")
         if using != "dense":
             raise ConfigError(f"cannot search using {using!r}; this collection has: dense")
         plain = FakeEncoder()

@@ -44,6 +44,15 @@ def test_many_queries_answer_in_order(client):
     assert [result["hits"] for result in many] == [client.search(query=query, k=2) for query in queries]
 
 
+def test_a_query_bank_that_is_not_there_is_named_as_the_field_at_fault(client):
+    error = error_of(client.post("/v1/search", {"query": "cats", "query_bank": True}), 422)
+    assert error["field"] == "query_bank" and "no query bank for dense" in error["message"]
+    assert client.search(query="cats", query_bank=False) == client.search(query="cats")
+    assert (
+        error_of(client.post("/v1/search", {"query": "cats", "query_bank": 1}), 422)["field"] == "query_bank"
+    )
+
+
 @pytest.mark.parametrize("query", ["", "   ", "\n\t"])
 def test_a_blank_query_finds_nothing(client, query):
     assert client.search(query=query) == []

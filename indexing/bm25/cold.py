@@ -1,6 +1,6 @@
 """The first BM25 queries of a process, in numpy: numba takes half a second to import, such a query a millisecond.
 
-Equal to ``bm25_kernels`` to the last bit: the same float32 products, added in the same order.
+Equal to ``kernels`` to the last bit: the same float32 products, added in the same order.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def look_up(
 
 
 def idf(n_documents: int, frequency: int) -> np.float32:
-    """See ``bm25_kernels.idf``."""
+    """See ``kernels.idf``."""
     return np.float32(math.log(1.0 + (n_documents - frequency + 0.5) / (frequency + 0.5)))
 
 

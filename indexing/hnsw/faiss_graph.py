@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from indexing.hnsw.candidates import Walk, rank_allowed
+from retrieval.bitmap import Bitmap
 from retrieval.compute import apply_threads
 from retrieval.errors import CorruptError
-from retrieval.values import Dense
+from retrieval.values import Dense, Hits
 
 _CHUNK = 8192  # rows added at a time
 
@@ -24,6 +26,14 @@ def _faiss() -> Any:
     return faiss
 
 
+_FILE = "graph.faiss"
+
+
+def files(parameters: Mapping[str, Any]) -> list[str]:
+    """The names of what ``build_graph`` writes."""
+    return [_FILE]
+
+
 def memory_needed(n: int, dim: int, m: int, half: bool) -> int:
     """Bytes while building: vectors, 2m links of 4 bytes, upper layers, levels, locks (measured at 120k x 384).
 
@@ -33,22 +43,24 @@ def memory_needed(n: int, dim: int, m: int, half: bool) -> int:
 
 
 def build_graph(
-    vectors: Dense, path: Path, m: int, ef_construction: int, progress: Callable[[int], None]
-) -> None:
+    vectors: Dense, folder: Path, parameters: Mapping[str, Any], progress: Callable[[int], None]
+) -> dict[str, Any]:
     """Build the graph in memory and write it without the vectors."""
     faiss = _faiss()
     apply_threads()
+    m = parameters["m"]
     if vectors.values.dtype == np.float16:
         index = faiss.IndexHNSWSQ(vectors.dim, faiss.ScalarQuantizer.QT_fp16, m, faiss.METRIC_INNER_PRODUCT)
         index.is_trained = True  # half precision has nothing to learn
     else:
         index = faiss.IndexHNSWFlat(vectors.dim, m, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = ef_construction
+    index.hnsw.efConstruction = parameters["ef_construction"]
     for start in range(0, len(vectors), _CHUNK):
         chunk = np.ascontiguousarray(vectors.values[start : start + _CHUNK], dtype=np.float32)
         index.add(chunk)
         progress(len(chunk))
-    faiss.write_index(index, str(path), faiss.IO_FLAG_SKIP_STORAGE)
+    faiss.write_index(index, str(folder / _FILE), faiss.IO_FLAG_SKIP_STORAGE)
+    return {}
 
 
 class FaissGraph:
@@ -60,12 +72,13 @@ class FaissGraph:
         self._index: Any = None
         self._kept_alive: tuple[Any, ...] = ()
 
-    def nearest(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-        """(Q, count) rows near each query, -1 where the walk met fewer."""
-        index = self._opened()
+    def best(self, queries: NDArray[np.float32], k: int, walk: Walk, allowed: Bitmap | None) -> Hits:
+        """See ``indexing.hnsw.candidates.Graph``; the filter is applied to the candidates."""
+        index, count = self._opened(), min(walk.ef, len(self._vectors))
         apply_threads()
         parameters = _faiss().SearchParametersHNSW(efSearch=count)
-        return np.asarray(index.search(queries, count, params=parameters)[1], dtype=np.int64)
+        rows = np.asarray(index.search(queries, count, params=parameters)[1], dtype=np.int64)
+        return rank_allowed(self._vectors, queries, rows, k, allowed)
 
     def _opened(self) -> Any:
         with self._lock:
@@ -97,6 +110,12 @@ class FaissGraph:
         return index
 
 
-def open_graph(path: Path, vectors: Dense, check: Callable[[], None]) -> FaissGraph:
+def open_graph(
+    folder: Path,
+    vectors: Dense,
+    parameters: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    check: Callable[[], None],
+) -> FaissGraph:
     """The graph of these vectors; ``check`` raises CorruptError when the file changed, and runs once."""
-    return FaissGraph(path, vectors, check)
+    return FaissGraph(folder / _FILE, vectors, check)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from indexing.hnsw.candidates import Walk, rank_allowed
+from retrieval.bitmap import Bitmap
 from retrieval.compute import threads
 from retrieval.errors import CorruptError
-from retrieval.values import Dense
+from retrieval.values import Dense, Hits
 
 _CHUNK = 8192  # rows added at a time
+
+_FILE = "graph.hnswlib"
+
+
+def files(parameters: Mapping[str, Any]) -> list[str]:
+    """The names of what ``build_graph`` writes."""
+    return [_FILE]
 
 
 def memory_needed(n: int, dim: int, m: int, half: bool) -> int:
@@ -24,31 +33,38 @@ def memory_needed(n: int, dim: int, m: int, half: bool) -> int:
 
 
 def build_graph(
-    vectors: Dense, path: Path, m: int, ef_construction: int, progress: Callable[[int], None]
-) -> None:
+    vectors: Dense, folder: Path, parameters: Mapping[str, Any], progress: Callable[[int], None]
+) -> dict[str, Any]:
     """Build the graph in memory and write it."""
     import hnswlib
 
     index = hnswlib.Index(space="ip", dim=vectors.dim)
+    m, ef_construction = parameters["m"], parameters["ef_construction"]
     index.init_index(max_elements=len(vectors), M=m, ef_construction=ef_construction, random_seed=100)
     for start in range(0, len(vectors), _CHUNK):
         chunk = np.ascontiguousarray(vectors.values[start : start + _CHUNK], dtype=np.float32)
         index.add_items(chunk, np.arange(start, start + len(chunk)), num_threads=threads())
         progress(len(chunk))
-    index.save_index(str(path))
+    index.save_index(str(folder / _FILE))
+    return {}
 
 
 class HnswlibGraph:
     """The loaded graph, with searches of one ``ef`` at a time because hnswlib keeps it as state."""
 
     def __init__(self, path: Path, vectors: Dense, check: Callable[[], None]) -> None:
-        self._path, self._shape, self._check = path, vectors.values.shape, check
+        self._path, self._vectors, self._check = path, vectors, check
         self._turn = threading.Condition()
         self._index: Any = None
         self._ef = 0
         self._searching = 0
 
-    def nearest(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    def best(self, queries: NDArray[np.float32], k: int, walk: Walk, allowed: Bitmap | None) -> Hits:
+        """See ``indexing.hnsw.candidates.Graph``; the filter is applied to the candidates."""
+        rows = self._nearest(queries, min(walk.ef, len(self._vectors)))
+        return rank_allowed(self._vectors, queries, rows, k, allowed)
+
+    def _nearest(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         """(Q, count) rows near each query; only -1 where a walk met fewer than count."""
         with self._searching_with(count) as index:
             try:
@@ -79,7 +95,7 @@ class HnswlibGraph:
     def _load(self) -> Any:
         import hnswlib
 
-        n, dim = self._shape
+        n, dim = self._vectors.values.shape
         index = hnswlib.Index(space="ip", dim=dim)
         try:
             index.load_index(str(self._path))
@@ -90,6 +106,12 @@ class HnswlibGraph:
         return index
 
 
-def open_graph(path: Path, vectors: Dense, check: Callable[[], None]) -> HnswlibGraph:
+def open_graph(
+    folder: Path,
+    vectors: Dense,
+    parameters: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    check: Callable[[], None],
+) -> HnswlibGraph:
     """The graph of these vectors; ``check`` raises CorruptError when the file changed, and runs once."""
-    return HnswlibGraph(path, vectors, check)
+    return HnswlibGraph(folder / _FILE, vectors, check)

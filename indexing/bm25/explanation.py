@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexing import bm25_cold
-from indexing.bm25_factors import Factors, unpack_keys
-from indexing.bm25_files import Bm25Files
-from indexing.bm25_statistics import Counts
+from indexing.bm25 import cold
+from indexing.bm25.factors import Factors, unpack_keys
+from indexing.bm25.files import Bm25Files
+from indexing.bm25.statistics import Counts
 from retrieval.protocols import Explanation
 
 
@@ -76,7 +76,7 @@ def _explain_term(row: int, asked: AskedTerm, scoring: Scoring) -> Explanation |
         "tf": int(tf[0]),
         "df": asked.df,
         "n_documents": n_documents,
-        "idf": float(bm25_cold.idf(n_documents, asked.df)),
+        "idf": float(cold.idf(n_documents, asked.df)),
         "length": int(length[0]),
         "average_length": float(counts.total_length[asked.field] / n_documents),
         "boost": float(scoring.boosts[asked.field]),

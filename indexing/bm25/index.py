@@ -20,11 +20,11 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from indexing import bm25_cold
-from indexing.bm25_explanation import AskedTerm, Scoring, explain_row
-from indexing.bm25_factors import Factors, term_factors
-from indexing.bm25_files import Bm25Files
-from indexing.bm25_statistics import Counts, DeadTerms, TermStatistics
+from indexing.bm25 import cold
+from indexing.bm25.explanation import AskedTerm, Scoring, explain_row
+from indexing.bm25.factors import Factors, term_factors
+from indexing.bm25.files import Bm25Files
+from indexing.bm25.statistics import Counts, DeadTerms, TermStatistics
 from indexing.index_facts import with_defaults
 from retrieval.bitmap import Bitmap
 from retrieval.compute import parallel
@@ -147,7 +147,7 @@ class Bm25Index:
             memory_bytes: how much the postings in the making may take at a time.
             progress: called with numbers of rows, N in all.
         """
-        from indexing.inversion import count_terms, hash_directory, invert
+        from indexing.bm25.inversion import count_terms, hash_directory, invert
 
         _check_weights(vectors, parameters["weights"])
         df, keys, totals = count_terms(vectors, progress)
@@ -222,7 +222,7 @@ class Bm25Index:
         )
         known = (asked.blob, asked.offsets, queries.term_fields, *files[:3], *self._vocabulary, files.indptr)
         if _first_queries.include(queries):
-            bm25_cold.look_up(*known, *found[1:])
+            cold.look_up(*known, *found[1:])
         else:
             _kernels().look_up(*known, *found[1:])
         self._last.found = found
@@ -315,7 +315,7 @@ class Bm25Index:
             low, high = files.indptr[found.terms[entry]], files.indptr[found.terms[entry] + 1]
             weighted.append((weight, files.rows[low:high], files.codes[low:high]))
         mask = None if allowed is None else allowed.mask()
-        bm25_cold.best_rows(weighted, factors.table, len(self), mask, hits.rows[0], hits.scores[0])
+        cold.best_rows(weighted, factors.table, len(self), mask, hits.rows[0], hits.scores[0])
 
     def _asked(self, queries: Terms, found: _Found, counts: Counts) -> list[tuple[int, np.float32]]:
         """The entries of the batch's vocabulary that the first query scores, with their weights, in scoring order."""
@@ -325,7 +325,7 @@ class Bm25Index:
             where, df = int(queries.term_fields[entry]), int(counts.frequencies[entry])
             boost = self._boosts[where] * np.float32(count)
             if found.terms[entry] >= 0 and df > 0 and boost > 0:
-                asked.append((entry, boost * bm25_cold.idf(int(counts.n_documents[where]), df)))
+                asked.append((entry, boost * cold.idf(int(counts.n_documents[where]), df)))
         asked.sort(key=lambda item: (-item[1], int(found.hashes[item[0]])))
         return asked
 
@@ -360,13 +360,13 @@ class _Kernels(NamedTuple):
 @functools.cache
 def _kernels() -> _Kernels:
     """Import numba and the kernels once."""
-    from indexing.bm25_kernels import search_kernel
-    from indexing.term_kernels import look_up
+    from indexing.bm25.kernels import search_kernel
+    from indexing.bm25.term_kernels import look_up
 
     return _Kernels(look_up, search_kernel)
 
 
-_first_queries = bm25_cold.FirstQueries()
+_first_queries = cold.FirstQueries()
 
 
 def _is_number(value: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from indexing.dense_scan import checked, score_rows
+from indexing.dense.scan import checked, score_rows
 from retrieval.protocols import Explanation
 from retrieval.values import Dense
 

@@ -47,7 +47,7 @@ class JointVocabulary:
 
     def add(self, terms: Terms) -> NDArray[np.int32]:
         """The number of each entry of a part's vocabulary."""
-        from indexing.term_kernels import intern_terms
+        from indexing.bm25.term_kernels import intern_terms
 
         vocabulary = terms.vocabulary
         self._reserve(len(vocabulary), len(vocabulary.blob))
@@ -67,7 +67,7 @@ class JointVocabulary:
         return numbers
 
     def _reserve(self, terms: int, size: int) -> None:
-        from indexing.term_kernels import rehash
+        from indexing.bm25.term_kernels import rehash
 
         wanted = self._size + terms
         if wanted * 2 > len(self._slots):
@@ -116,7 +116,7 @@ def unify_terms(
         IncompatibleError: the parts have different fields.
         CorruptError: a part cannot be read.
     """
-    from indexing.inversion_kernels import renumber_rows
+    from indexing.bm25.inversion_kernels import renumber_rows
 
     joint = JointVocabulary()
     fields = Terms.load(parts[0]).fields
@@ -169,7 +169,7 @@ def unify_terms(
 
 def _keyed_runs(terms: Terms) -> Iterator[tuple[int, Terms, NDArray[np.int64]]]:
     """First row, rows, and the key of each entry (see ``pair_keys``), a run at a time."""
-    from indexing.inversion_kernels import pair_keys
+    from indexing.bm25.inversion_kernels import pair_keys
 
     term_fields = np.array(terms.term_fields)
     for start, stop in _runs(terms):
@@ -229,7 +229,7 @@ def invert(
         reference: (C,) factor of each code; a term's peak is the largest among its postings.
         memory_bytes: what the postings of one range may take, roughly.
     """
-    from indexing.inversion_kernels import place_kernel
+    from indexing.bm25.inversion_kernels import place_kernel
 
     code_type = np.dtype(np.uint16 if len(pairs) <= 1 << 16 else np.uint32)
     place = place_kernel(code_type)
@@ -275,7 +275,7 @@ def invert(
 
 def hash_directory(terms: Terms) -> tuple[NDArray[np.uint64], NDArray[np.int32], NDArray[np.int64]]:
     """The vocabulary as ``term_kernels.look_up`` reads it: hashes ascending, the term of each, buckets."""
-    from indexing.term_kernels import hash_terms
+    from indexing.bm25.term_kernels import hash_terms
 
     vocabulary = terms.vocabulary
     hashes = hash_terms(

@@ -1,0 +1,1 @@
+"""Dense vectors: exact search, its devices, and what is known about them."""

@@ -1,0 +1,1 @@
+"""Approximate dense search by navigable small-world graphs."""
