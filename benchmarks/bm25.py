@@ -79,7 +79,7 @@ def generated(n: int) -> Path:
     recipe = hashlib.sha256((ROOT / "benchmarks" / "corpora.py").read_bytes()).hexdigest()[:12]
     folder = CACHE / f"generated-{n}-{recipe}"
     if not (folder / "rows" / "value.json").exists():
-        from indexing.inversion import unify_terms
+        from indexing.bm25.inversion import unify_terms
 
         shutil.rmtree(folder, ignore_errors=True)
         words, parts = list(Corpus().vocabulary()), []
@@ -108,7 +108,7 @@ def build(engine: str, folder: Path) -> None:
     target.mkdir()
     start = time.perf_counter()
     if engine == "tercet":
-        from indexing.bm25 import Bm25Index
+        from indexing.bm25.index import Bm25Index
 
         filled = Bm25Index.parameters(PARAMETERS)
         Bm25Index.build(rows, target, filled, memory_bytes=256 << 20, progress=lambda n: None)
@@ -154,7 +154,7 @@ def built(engine: str, folder: Path, make: Callable[[], None]) -> dict[str, obje
 
 def exact_scores(rows: Terms, index: object, queries: Terms, query: int) -> np.ndarray:
     """(N,) float64 scores by the formula, from the postings."""
-    from indexing.bm25_factors import unpack_keys
+    from indexing.bm25.factors import unpack_keys
 
     files, found = index._files, index._look_up(queries)
     tf, _, length = unpack_keys(files.keys, 1)
@@ -211,7 +211,7 @@ def measure(
     """Rows of all engines; without Lucene's where `java`, the Python of its environment, is None."""
     import bm25s
 
-    from indexing.bm25 import Bm25Index
+    from indexing.bm25.index import Bm25Index
     from retrieval.protocols import SearchRequest
 
     queries = TermsEncoder().encode_queries(texts)

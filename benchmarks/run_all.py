@@ -28,6 +28,13 @@ BENCHMARKS = {
     "late_shares": "Late interaction: what fixed dimensional encodings find",
     "late_curve": "Late interaction: nDCG@10 against bytes a token",
     "late_disk": "Late interaction with token vectors on disk",
+    "late_engines": "Late interaction: which engine for which size of corpus",
+    "dense": "Dense search beside hnswlib, FAISS, usearch and kANNolo",
+    "dense_vectors": "Dense search: real and generated vectors",
+    "dense_filters": "Dense search under filters",
+    "dense_prefixes": "Dense search with fewer dimensions in the first stage",
+    "dense_order": "Dense search: the order of insertion into a graph",
+    "hubness": "Dense search: hubs, and normalisation by a query bank",
     "encode": "Encoding beside SentenceTransformer.encode",
     "collection": "Building and opening collections",
     "service": "The HTTP API beside the same search in process",
@@ -35,8 +42,14 @@ BENCHMARKS = {
 }
 """Name -> heading, in the order of the page."""
 
-STUDIES = {"late_shares": ("late", "--shares"), "late_curve": ("late", "--curve")}
-"""Name -> script and option, where the script has another name."""
+STUDIES = {
+    "late_shares": ("late", "--shares"),
+    "late_curve": ("late", "--curve"),
+    "dense_vectors": ("dense", "--likeness"),
+    "dense_filters": ("dense", "--filters", "--reuse"),
+    "dense_prefixes": ("dense", "--prefixes"),
+}
+"""Name -> script and options, where the script has another name."""
 
 ALWAYS = ("bench", "versions", "seed")
 

@@ -72,7 +72,7 @@ def beir(name: str) -> tuple[list[Document], list[str]] | None:
 
 def bm25_vectors(documents: list[Document], queries: list[str]) -> tuple[Sparse, Sparse]:
     """Lucene's BM25 as an inner product: saturated frequencies, and inverse document frequencies in the query."""
-    from indexing.bm25_factors import term_factors
+    from indexing.bm25.factors import term_factors
     from retrieval.analysis.lengths import length_bytes
     from retrieval.encoders.terms import TermsEncoder
 
