@@ -64,15 +64,16 @@ class HnswIndex:
     The score is the inner product of the stored vectors, by the same kernel as the exact index's, so both give
     a row the same score.
 
-    The backend ``tercet`` compares codes of one byte a component on its walk (``indexing.hnsw.graph``), scores the best
-    candidates by the stored vectors, and steps over what a filter denies. Its files are mapped and shared between
+    The backend ``tercet`` compares codes of one byte a component on its walk (``indexing.hnsw.graph``), scores the
+    best candidates by the stored vectors, and steps over what a filter denies. Where a filter leaves few rows, or hides
+    those that are near a query, all allowed rows are compared by code. Its files are mapped and shared between
     processes.
 
     The others apply a filter to the candidates after the walk: their own filters would rather return
     some allowed rows met on the way than admit that the neighbourhood holds too few. With filters that follow the
     clusters of the vectors FAISS's kept 0.93 recall at any width, where this one notices. ``indexing.planner`` widens
     the walk ahead of that. With any backend every query for which fewer than min(k, allowed rows) candidates are
-    left, or whose walk went astray, is answered by an exact scan.
+    left is answered by an exact scan.
 
     FAISS's graph is mapped together with the stored vectors, of which it keeps no copy, float16 included.
     hnswlib cannot map: its graph and a float32 copy of the vectors are loaded at the first search. It also keeps

@@ -27,12 +27,15 @@ CODES = ("sq8", "none")
 
 _CODES = "codes.npy"
 _GRAIN = 4  # queries worth a thread: 0.2 ms
-_NARROW = 0.05
-"""Share of allowed rows below which a walk keeps more candidates: links to allowed rows get rare. On 45,000 of MiniLM's
-vectors 64 candidates found 0.98 of the best 10 without a filter and with 5% allowed at random, 0.95 with 3%, 0.88 with
-1%; 256 found 0.97 then."""
+_NARROW = 0.25
+"""Share of allowed rows below which a walk keeps more candidates, by the root of how far below: links to allowed rows
+get rare. On 45,000 of MiniLM's vectors 64 candidates found 0.98 of the best 10 without a filter, 0.95 with 3% allowed
+at random and 0.88 with 1%; 256 found 0.97 then."""
 _COMPARED = 30
 """Allowed rows a candidate up to which each is compared. An estimate: 20 to 30 ns a row against 0.6 to 0.9 us."""
+_UNSORTED = 768
+"""Candidates, at least, where all allowed rows are compared by code. What a filter leaves may all be far from a query,
+where many rows score so nearly the same that codes do not tell them apart."""
 _EVERY = np.empty(0, dtype=np.uint8)
 _EVERY.flags.writeable = False  # as bitmaps are passed, so that both share one compiled version
 
@@ -102,10 +105,11 @@ class TercetGraph:
         dim, n = self._vectors.dim, len(self._vectors)
         prefix = dim if walk.prefix is None else min(walk.prefix, dim)
         width = code_width(prefix) if self._over_codes else prefix
-        bits, few, against, ef = _EVERY, False, 0, walk.ef
+        bits, few, against, ef, kept = _EVERY, False, 0, walk.ef, walk.ef
         if allowed is not None:
             bits, count = frozen(allowed.bits), allowed.count()
-            ef = math.ceil(ef * max(1.0, _NARROW * n / count))
+            ef = math.ceil(ef * max(1.0, math.sqrt(_NARROW * n / count)))
+            kept = max(ef, _UNSORTED, 4 * k)
             few = count <= _COMPARED * ef
             against = 2 + math.ceil(4 * WITNESSES * k / count)
         queries = frozen(queries)
@@ -113,11 +117,12 @@ class TercetGraph:
 
         def share(part: slice) -> None:
             search(
-                *graph, compared, prefix, width, values, queries[part], bits, few, against, walk.rescored,
+                *graph, compared, prefix, width, values, queries[part], bits, few, against,
+                min(ef, n), walk.rescored,
                 _scratch.take("line", compared.shape[1], np.int8),
                 _scratch.take("seen", (n + 7) // 8, np.uint8),
                 _scratch.take("met", n, np.int32),
-                _scratch.take("pool", min(ef, n), np.int64),
+                _scratch.take("pool", min(kept, n), np.int64),
                 hits.rows[part], hits.scores[part],
             )  # fmt: skip
 

@@ -291,7 +291,7 @@ def _walk(
 def _is_astray(
     vectors: Any, query: Any, width: int, allowed: Any, pool: Any, size: int, k: int, against: int
 ) -> bool:
-    """Whether a filter seems to hide the neighbourhood of a query, so that neither a walk nor codes can be trusted.
+    """Whether a filter seems to hide the neighbourhood of a query, so that a walk cannot be trusted.
 
     Allowed rows that lie around a query lead to each other and differ in their scores. Those that are left far from it
     are scattered, so that steps towards the query end at any of them, and many score alike. So it is asked how
@@ -355,10 +355,12 @@ def _best(pool: Any, values: Any, query: Any, rows: Any, scores: Any) -> None:
 def search(
     links: Any, upper_start: Any, upper_links: Any, entry: int, top: int,
     vectors: Any, prefix: int, width: int, values: Any, queries: Any,
-    allowed: Any, few: bool, against: int, rescored: int,
+    allowed: Any, few: bool, against: int, ef: int, rescored: int,
     line: Any, seen: Any, met: Any, pool: Any, rows: Any, scores: Any,
 ) -> None:  # fmt: skip
-    """Answer queries one after another, each by a walk, or under a narrow filter by comparing the allowed rows.
+    """Answer queries one after another, each by a walk or by comparing all allowed rows.
+
+    They are compared where a filter leaves few of them, or hides those that are near the query.
 
     Args:
         links: and upper_start, upper_links, entry, top: see ``indexing.hnsw.graph.layout.Graph``; at least one node.
@@ -369,26 +371,32 @@ def search(
         queries: (Q, D) float32.
         allowed: uint8, the bits of the rows that may be returned; empty for all.
         few: whether so few are allowed that comparing each is better than a walk.
-        against: witnesses that it takes to distrust a filtered search, see ``_is_astray``.
-        rescored: candidates that are scored by the stored vectors.
+        against: witnesses that it takes to distrust a filtered walk, see ``_is_astray``.
+        ef: candidates that a walk keeps, at least k.
+        rescored: of these, how many are scored by the stored vectors.
         line: (W,) int8 to work in.
         seen: (N / 8,) uint8, zeros before and after.
         met: (N,) int32 to work in.
-        pool: (ef,) int64 to work in; its length is the number of candidates that are kept.
-        rows: (Q, k) int64, -1 before; written, except where the filter seems to hide what is near a query.
+        pool: (C,) int64 to work in, at least ef: its length is the number of candidates that are kept, and scored by
+            the stored vectors, where all allowed rows are compared.
+        rows: (Q, k) int64, -1 before; written.
         scores: (Q, k) float32, -inf before; written.
     """
     for query in range(len(queries)):
-        asked = _asked(vectors, queries[query], prefix, line)
-        if few:
-            size = _scan(vectors, asked, width, allowed, met, pool)
-        else:
+        compare, size = few, 0
+        if not few:
+            asked = _asked(vectors, queries[query], prefix, line)
             start = _descend(upper_start, upper_links, entry, top, vectors, asked, width)
-            size, n = _walk(links, start, vectors, asked, width, allowed, seen, met, pool)
+            kept = pool[:ef]
+            size, n = _walk(links, start, vectors, asked, width, allowed, seen, met, kept)
             if len(allowed):
                 seen[:] = 0
-            for i in range(n if len(allowed) == 0 else 0):
-                seen[met[i] >> 3] = 0
-        if len(allowed) and _is_astray(vectors, asked, width, allowed, pool, size, rows.shape[1], against):
-            continue
-        _best(pool[: min(size, rescored)], values, queries[query], rows[query], scores[query])
+                compare = _is_astray(vectors, asked, width, allowed, kept, size, rows.shape[1], against)
+            else:
+                for i in range(n):
+                    seen[met[i] >> 3] = 0
+            size = min(size, rescored)
+        if compare:
+            asked = _asked(vectors, queries[query], values.shape[1], line)
+            size = _scan(vectors, asked, vectors.shape[1], allowed, met, pool)
+        _best(pool[:size], values, queries[query], rows[query], scores[query])
