@@ -69,7 +69,7 @@ def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise MissingExtraError("matplotlib", "bench") from error
+        raise MissingExtraError("matplotlib", "plot") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
