@@ -290,7 +290,7 @@ def test_pictures_are_refused_before_anything_is_measured(tmp_path, monkeypatch)
     with pytest.raises(ConfigError, match="there is no folder"):
         check_picture(tmp_path / "no" / "frontier.png")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"tercet\[bench\]"):
+    with pytest.raises(MissingExtraError, match=r"tercet\[plot\]"):
         check_picture(tmp_path / "frontier.png")
 
 
