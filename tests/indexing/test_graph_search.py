@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from indexing.dense.scan import rank_rows, scan
+from indexing.hnsw import tercet_graph
 from indexing.hnsw.graph.codes import code_scale, code_width, rounded, write_codes
 from indexing.hnsw.graph.layout import Graph
 from indexing.hnsw.index import HnswIndex
@@ -184,6 +185,31 @@ def test_a_few_deleted_rows_never_come_back(index, queries):
     hits = index.search(queries, SearchRequest(k=10, allowed=allowed))
     assert mask[hits.rows].all()
     assert recall(index, queries, 10, allowed) >= 0.95
+
+
+@pytest.fixture
+def walked(monkeypatch, index):
+    """The index with a walk under every filter, however few rows it allows: 3,000 are compared otherwise."""
+    monkeypatch.setattr(tercet_graph, "_COMPARED", 0)
+    return index
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.1, 0.03])
+def test_a_walk_steps_over_what_a_random_filter_denies(walked, queries, share):
+    allowed = Bitmap.from_mask(np.random.default_rng(5).random(N) < share)
+    assert recall(walked, queries, 10, allowed) >= 0.95
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1])
+def test_a_walk_that_a_filter_leads_astray_is_noticed(walked, queries, share):
+    found = []
+    for number in range(30):
+        query = queries[number : number + 1]
+        order = np.argsort(-(walked.vectors.values @ query.values[0]))
+        allowed = Bitmap.from_rows(order[-int(N * share) :], N)
+        found.append(recall(walked, query, 10, allowed))
+    assert np.mean(found) >= 0.95
+    assert min(found) >= 0.5
 
 
 @pytest.mark.parametrize("count", [1, 5, 10, 11])
