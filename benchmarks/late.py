@@ -91,7 +91,11 @@ def build(name: str, folder: Path) -> None:
 def _build_into(name: str, documents: MultiVector, target: Path) -> None:
     kind, given = INDEXES[name]
     index_class = kind_class(kind)
-    parameters = index_class.parameters(given)
+    build_index(index_class, index_class.parameters(given), documents, target)
+
+
+def build_index(index_class: Any, parameters: dict[str, Any], documents: MultiVector, target: Path) -> None:
+    """Train an index where its kind learns something, and build it, in folders of their own."""
     asked: dict[str, Any] = {"memory_bytes": 1 << 30, "progress": lambda rows: None}
     (target / "index").mkdir(parents=True)
     if hasattr(index_class, "train"):

@@ -36,7 +36,7 @@ os.environ["TERCET_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = os.environ["OMP
 import numpy as np
 
 from benchmarks import late_disk  # sets one thread, and benchmarks.late two again
-from benchmarks.late import table
+from benchmarks.late import build_index, table
 from benchmarks.late_data import K, late_data
 from benchmarks.late_fast_plaid import peak_rss_mb
 from indexing.growing import GrowingArray
@@ -47,7 +47,6 @@ from retrieval.values.storage import write_facts
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".bench" / "late_engines"
-MEMORY = 1 << 30  # for a build
 SIZES = {1_000: 200, 10_000: 100, 100_000: 30, 1_000_000: 10}
 """Generated documents -> queries."""
 AT_ONCE = 64_000  # tokens written
@@ -144,14 +143,7 @@ def build(name: str, folder: Path) -> None:
 
 
 def _build_into(name: str, documents: MultiVector, target: Path) -> None:
-    index_class, parameters = _made(name)
-    asked: dict[str, Any] = {"memory_bytes": MEMORY, "progress": lambda rows: None}
-    (target / "index").mkdir(parents=True)
-    if hasattr(index_class, "train"):
-        (target / "shared").mkdir()
-        index_class.train(documents, parameters, target / "shared", **asked)
-        asked["shared"] = target / "shared"
-    index_class.build(documents, target / "index", parameters, **asked)
+    build_index(*_made(name), documents, target)
 
 
 def built(name: str, corpus: Corpus) -> Row:
