@@ -47,6 +47,8 @@ class RepresentationSearcher:
 
     def search(self, queries: Sequence[str], request: SearchRequest) -> Hits:
         """The best documents of each query, each by its best row."""
+        if not self.snapshot.segments:  # nothing yet that an encoder could have been fitted on
+            return Hits.none(len(queries), request.k, self.snapshot.token)
         return self.search_encoded(self.encoder.encode_queries(list(queries)), request)
 
     def search_encoded(self, queries: Any, request: SearchRequest) -> Hits:

@@ -338,6 +338,17 @@ def test_an_index_of_a_trained_kind_is_added_and_replaced_and_the_old_state_swep
     assert not verify(path).problems
 
 
+def test_a_collection_without_documents_answers_before_its_encoder_is_fitted(tmp_path, late):
+    path, corpus = tmp_path / "c", write(tmp_path / "a.jsonl", 0, 3)
+    build(path, corpus, representation_options("bm25"))
+    delete_documents(path, ["d0", "d1", "d2"])
+    compact(path)
+    add_representation(path, late)
+    assert answers(path) == []
+    add_documents(open_corpus(corpus), path, WriteOptions())
+    assert len(answers(path)) == 3 * len(QUERIES)
+
+
 @pytest.mark.parametrize("owner", ["late", "late-centred"])
 def test_damage_to_a_state_shows_at_opening_and_in_verify(collection: Path, owner: str):
     (generation,) = states(collection)[owner]
