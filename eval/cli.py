@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     "--using",
     default="bm25,dense,hybrid",
     show_default=True,
-    help="Retrievers, separated by commas: bm25, dense, dense-hnsw, sparse, late, plaid, fde, slim, hybrid; "
+    help="Retrievers, separated by commas: bm25, dense, dense-hnsw, sparse, late, plaid, fde, slim, "
+    "multivariate, hypencoder, hypencoder-graph, hybrid; "
     "a+b fuses two.",
 )
 @click.option("--split", default="test", show_default=True, help="Judgements: qrels/SPLIT.tsv.")

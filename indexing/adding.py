@@ -215,7 +215,7 @@ def _check_fit(snapshot: CollectionSnapshot, vectors: Dense, encoder: Encoder[An
             f"the vectors for {name!r} have {len(vectors)} rows, the collection has {snapshot.n_rows} "
             "(one for every chunk of every document, deleted ones included until `tercet compact`)"
         )
-    width = encoder.encode_queries(["width"]).dim
+    width = encoder.encode_queries(["width"]).dim  # of a network, that of the vectors it scores
     if width != vectors.dim:
         raise IncompatibleError(
             f"the vectors for {name!r} are {vectors.dim} wide, the query encoder makes {width}; "

@@ -90,10 +90,7 @@ class Chunking:
         """
         if not self.words or len(text) <= self.words or _surely_short(text, self.words):
             return [(0, len(text))]
-        starts, ends = array("q"), array("q")
-        for match in _WORD.finditer(text):
-            starts.append(match.start())
-            ends.append(match.end())
+        starts, ends = _word_spans(text)
         if len(starts) <= self.words:
             return [(0, len(text))]
         closed = _sentence_ends(text, starts, ends)
@@ -111,6 +108,23 @@ class Chunking:
             first = max(sentence or begin, first + 1)
         windows.append((first, n))
         return windows
+
+
+def sentence_spans(text: str) -> list[tuple[int, int]]:
+    """Character ranges of the sentences and paragraphs of a text, in order; none of a text without words."""
+    starts, ends = _word_spans(text)
+    last = [place for place, closed in enumerate(_sentence_ends(text, starts, ends)) if closed]
+    first = [0, *(place + 1 for place in last)]
+    return [(starts[begin], ends[end]) for begin, end in zip(first, last, strict=False)]
+
+
+def _word_spans(text: str) -> tuple[array[int], array[int]]:
+    """Where each word starts and ends, in characters."""
+    starts, ends = array("q"), array("q")
+    for match in _WORD.finditer(text):
+        starts.append(match.start())
+        ends.append(match.end())
+    return starts, ends
 
 
 def _surely_short(text: str, words: int) -> bool:

@@ -31,6 +31,8 @@ OWN_MODELS = {
     "sparse": "Learned-sparse encoder: a SparseEncoder folder or Hub id, such as naver/splade-v3.",
     "late": "Encoder of a vector a token: a folder or Hub id.  [default: the dense default]",
     "slim": "Encoder of a sparse vector a token: a masked language model's folder or Hub id.",
+    "multivariate": "Encoder of a mean and a variance a dimension: the folder of a model trained so.",
+    "hypencoder": "Encoder of a network a query: the folder of a model trained so.",
 }
 """Representation with options of its own for its encoder -> help of the one that names the model."""
 CORPUS_FIELDS = ("format_", "id_field", "title_field", "text_field", "ignore_fields")

@@ -13,7 +13,7 @@ from indexing.durable import sync_file, sync_folder
 from indexing.growing import GrowingArray
 from indexing.progress import Progress
 from indexing.vectors import check_finite
-from retrieval.encoders import open_encoder
+from retrieval.encoders import open_encoder, query_value
 from retrieval.errors import ConfigError, FormatError
 from retrieval.protocols import Encoder
 from retrieval.values import Dense, Document
@@ -50,7 +50,7 @@ def encode_corpus(
     """
     _check_output(output, corpus.source, overwrite=overwrite)
     encoder = open_encoder(spec)
-    if encoder.value is not Dense:
+    if encoder.value is not Dense or (queries and query_value(encoder) is not Dense):
         raise ConfigError(f"`tercet encode` writes dense vectors; {spec['family']!r} encoders make others")
     temporary = output.with_name(output.name + ".tmp")
     target: GrowingArray | None = None

@@ -52,7 +52,8 @@ _ENCODING = tuple(parameter for parameters in _ONLY_FOR.values() for parameter i
     "with_",
     metavar="NAMES",
     help="Representations, comma separated, each NAME or NAME:KIND (bm25, dense, dense:hnsw, sparse, late, late:fde, "
-    "slim); of several kinds of one NAME all are built and the first is searched by default.  [default: bm25,dense]",
+    "slim, multivariate, hypencoder); of several kinds of one NAME all are built and the first is searched by "
+    "default.  [default: bm25,dense]",
 )
 @click.option(
     "-m",

@@ -19,6 +19,8 @@ KINDS: dict[str, str] = {
     "maxsim": "indexing.maxsim:MaxSimIndex",
     "fde": "indexing.fde.index:FdeIndex",
     "plaid": "indexing.plaid.index:PlaidIndex",
+    "hypencoder": "indexing.hypencoder.exhaustive:HypencoderIndex",
+    "hypencoder-graph": "indexing.hypencoder.graph:HypencoderGraphIndex",
     "slim": "indexing.slim.index:SlimIndex",
 }
 """Kind -> "module:Class"; what the class promises stands in docs/architecture.md and ``retrieval.protocols.Index``."""

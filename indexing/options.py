@@ -13,7 +13,7 @@ from indexing.assembly import index_spec
 from indexing.chunking import Chunking
 from indexing.commit import IndexSpec
 from indexing.kinds import KINDS, kind_class
-from retrieval.encoders import FAMILIES, family_class, open_encoder
+from retrieval.encoders import FAMILIES, family_class, open_encoder, query_value
 from retrieval.errors import ConfigError, FormatError, unknown_name
 from retrieval.values import MultiSparse, MultiVector
 
@@ -72,6 +72,10 @@ KNOWN_REPRESENTATIONS = {
     ),
     "late": KnownRepresentation("late", "default"),
     "slim": KnownRepresentation("slim", None, "a masked language model, such as naver/splade-v3"),
+    "multivariate": KnownRepresentation(
+        "multivariate", None, "a multivariate model that `tercet train` made"
+    ),
+    "hypencoder": KnownRepresentation("hypencoder", None, "a hypencoder that `tercet train` made"),
 }
 
 
@@ -108,13 +112,20 @@ class RepresentationOptions:
 
     def _check_kinds(self, kinds: Iterable[str]) -> None:
         family = self.encoder["family"]
-        made = family_class(family).value.__name__
+        encoder = family_class(family)
+        made, asked = encoder.value.__name__, query_value(encoder).__name__
         for kind in kinds:
-            held = kind_class(kind).value.__name__
+            index = kind_class(kind)
+            held, taken = index.value.__name__, query_value(index).__name__
             if held != made:
                 raise ConfigError(
                     f"an index of kind {kind} is made of {held} vectors, and the {family} encoder of {self.name!r} "
                     f"makes {made} ones; choose another kind"
+                )
+            if taken != asked:
+                raise ConfigError(
+                    f"an index of kind {kind} is asked by a {taken}, and the {family} encoder of {self.name!r} makes a "
+                    f"{asked} of a query; choose another kind"
                 )
 
 
@@ -224,7 +235,13 @@ def terms_spec(options: Mapping[str, Any] | None = None, model: str = "") -> dic
 
 def default_kind(encoder: Mapping[str, Any]) -> str:
     """The index kind for what an encoder makes, where none is named."""
-    kinds = {"terms": "bm25", "sparse": "inverted", "late": DEFAULT_LATE_KIND, "slim": "slim"}
+    kinds = {
+        "terms": "bm25",
+        "sparse": "inverted",
+        "late": DEFAULT_LATE_KIND,
+        "slim": "slim",
+        "hypencoder": "hypencoder",
+    }
     return kinds.get(encoder["family"], "flat")
 
 

@@ -24,6 +24,7 @@ from indexing.searching import RepresentationSearcher
 from indexing.shared_state import bank_name, open_state, put_state
 from indexing.sweeping import sweep
 from indexing.vectors import check_finite, value_name
+from retrieval.encoders import query_value
 from retrieval.errors import ConfigError, IncompatibleError, unknown_name
 from retrieval.hubness import Hubness, hubness, occurrences
 from retrieval.protocols import Encoder, Searcher, SearchRequest
@@ -92,6 +93,8 @@ def store_query_bank(
                 f"{representation.value} vectors"
             )
         encoder = collection_encoder(path, commit.representations, name)
+        if query_value(encoder) is not Dense:
+            raise ConfigError(f"a query bank is of vectors; the encoder of {name!r} makes others of queries")
         bank = QueryBank(_encoded(encoder, taken, progress), **full)
         generation = put_state(path, bank_name(name), lambda folder: _save(folder, bank, encoder))
         changed = {**commit.representations, name: replace(representation, query_bank=generation)}

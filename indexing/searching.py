@@ -158,7 +158,13 @@ def collapse(hits: Hits, documents: NDArray[np.int64], k: int) -> tuple[Hits, ND
     return out, counts
 
 
-OWN_NAMES = {"lucene-bm25": "bm25", "lucene-impact": "sparse", "plaid": "late", "fde": "late"}
+OWN_NAMES = {
+    "lucene-bm25": "bm25",
+    "lucene-impact": "sparse",
+    "plaid": "late",
+    "fde": "late",
+    "hypencoder-graph": "hypencoder",
+}
 """Kinds that are asked for by their own name, and the representation they usually index."""
 
 MAX_PARTS = 8

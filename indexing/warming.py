@@ -16,11 +16,11 @@ from indexing.fitting import fitted, shared_folder
 from indexing.kinds import KINDS, kind_class
 from indexing.progress import Silent
 from indexing.vectors import Vectors, load_vectors, save_vectors
-from retrieval.encoders import open_encoder
+from retrieval.encoders import open_encoder, query_value
 from retrieval.errors import MissingExtraError
 from retrieval.fusion import weighted_sum
 from retrieval.protocols import SearchRequest
-from retrieval.values import Dense, Document, MultiSparse, MultiVector, Sparse, Terms
+from retrieval.values import Dense, Document, MultiSparse, MultiVector, QueryNetwork, Sparse, Terms
 
 _MEMORY = 10**8
 _TEXTS = ("one document warms the kernels", "another document warms them too", "and a third")
@@ -61,7 +61,9 @@ def _warm_kind(kind: str) -> None:
         return
     encoder = open_encoder({"family": "terms" if made.value is Terms else "hashing"})
     encoded = encoder.encode_documents([Document(str(n), text) for n, text in enumerate(_TEXTS)])
-    queries = [encoder.encode_queries(texts) for texts in (_TEXTS[:1], _TEXTS * 8)]
+    queries: list[Any] = [encoder.encode_queries(texts) for texts in (_TEXTS[:1], _TEXTS * 8)]
+    if query_value(made) is QueryNetwork:
+        queries = [_networks(part) for part in queries]
     halves = [Dense(encoded.values.astype("float16"))] if isinstance(encoded, Dense) else []
     for value in (encoded, *halves):  # kernels are compiled for each type of number
         _search_twice(made, value, queries)
@@ -86,6 +88,13 @@ def _token_sample() -> MultiVector:
 def _sparse_token_sample() -> MultiSparse:
     """Rows of four sparse vectors each."""
     return MultiSparse(np.arange(0, 601, 4, dtype=np.int64), _sparse_sample())
+
+
+def _networks(queries: Dense) -> QueryNetwork:
+    """Networks with one hidden layer, small but of the usual kind."""
+    vectors = np.repeat(queries.values[:, None, :], 4, axis=1)
+    ones = np.ones((len(queries), 1, 4), dtype=vectors.dtype)
+    return QueryNetwork((vectors, ones), (ones[:, 0],))
 
 
 _SAMPLES: dict[type, Callable[[], Any]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.values import Dense, MultiSparse, MultiVector, Sparse
+from retrieval.values import Dense, MultiSparse, MultiVector, QueryNetwork, Sparse
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -103,6 +103,38 @@ def sparse_maxsim_scores(queries: MultiSparse, documents: MultiSparse) -> NDArra
             document = _token_matrix(documents, n)
             if len(query) and len(document):
                 scores[q, n] = (query @ document.T).max(axis=1).sum()  # (Lq, Ld) -> (Lq,) -> ()
+    return _rounded(scores)
+
+
+def query_network_scores(queries: QueryNetwork, documents: Dense) -> NDArray[np.float32]:
+    """The output of every query's network for every document's vector.
+
+    Killingback, Zeng & Zamani, "Hypencoder", SIGIR 2025 (arXiv:2502.05364), section 3.
+
+    Args:
+        queries: Q networks.
+        documents: N vectors of the width that the networks take.
+
+    Returns:
+        (Q, N) scores.
+
+    Raises:
+        ValueError: the widths differ.
+    """
+    _same_width(queries.dim, documents.dim)
+    scores = np.zeros((len(queries), len(documents)), dtype=np.float64)
+    for q in range(len(queries)):
+        for n in range(len(documents)):
+            x = documents.values[n].astype(np.float64)
+            for layer in range(len(queries.biases)):
+                weight, bias = queries.weights[layer][q].astype(np.float64), queries.biases[layer][q]
+                y = np.maximum(weight @ x + bias, 0.0)
+                if queries.normalised:
+                    y = (y - y.mean()) / np.sqrt(y.var() + 1e-5)
+                last = layer == len(queries.biases) - 1
+                adds = len(y) == len(x) and not (queries.normalised and last)
+                x = x + y if adds else y
+            scores[q, n] = queries.weights[-1][q, 0].astype(np.float64) @ x
     return _rounded(scores)
 
 

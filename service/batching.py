@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
+from retrieval.encoders import query_value
 from retrieval.protocols import Encoder, Fingerprints
 from retrieval.values import Document
 
@@ -93,6 +94,11 @@ class BatchingEncoder(Generic[Q, D]):
     def value(self) -> type:
         """What the wrapped encoder makes."""
         return self.encoder.value  # type: ignore[attr-defined]
+
+    @property
+    def query_value(self) -> type:
+        """What the wrapped encoder makes of queries."""
+        return query_value(self.encoder)
 
     @property
     def tally(self) -> Any:

@@ -23,6 +23,8 @@ VERBS = {
     "upgrade": "indexing.cli:upgrade_command",
     "encode": "indexing.cli:encode_command",
     "warm": "indexing.cli:warm_command",
+    "train": "training.cli:train_command",
+    "generate": "training.generation.cli:generate_command",
     "demo": "service.demo_cli:demo_command",
 }
 """Verb -> where its command is, in the order help lists them."""

@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from retrieval.encoders import query_value
 from retrieval.values import Dense, Document
 from service.answers import Wanted, document_object, find, to_json
 from service.errors import UnknownDocumentError, invalid
@@ -113,7 +114,11 @@ async def embeddings(request: Request) -> Response:
 
 def _embed(service: Service, body: EmbeddingsBody) -> bytes:
     served = service.live.current()
-    dense = [name for name, encoder in served.encoders.items() if getattr(encoder, "value", None) is Dense]
+    dense = [
+        name
+        for name, encoder in served.encoders.items()
+        if getattr(encoder, "value", None) is Dense and query_value(encoder) is Dense
+    ]
     if not dense:
         invalid("model", "this collection has no dense encoder")
     encoder = served.encoders[dense[0]]

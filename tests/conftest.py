@@ -130,6 +130,46 @@ def tiny_bert(make_checkpoint: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def with_heads(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that puts heads behind the tiny BERT, trained as it were, and returns the folder."""
+
+    def make(kind: type, seed: int = 5, **arguments: Any) -> Path:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import torch
+            from sentence_transformers import SentenceTransformer
+
+            torch.manual_seed(seed)
+            heads = kind(32, 32, **arguments)
+            with torch.no_grad():
+                for parameter in heads.parameters():
+                    parameter += 0.1 * torch.randn_like(parameter)
+            modules = [*SentenceTransformer(str(tiny_bert), device="cpu").children(), heads]
+            folder = tmp_path_factory.mktemp("heads")
+            model = SentenceTransformer(modules=modules, similarity_fn_name="dot", device="cpu")
+            model.save(str(folder), create_model_card=False)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_multivariate(with_heads: Callable[..., Path]) -> Path:
+    """A random multivariate model of 7 dimensions."""
+    from retrieval.encoders.transformer.gaussian_heads import GaussianHeads
+
+    return with_heads(GaussianHeads, dim=7)
+
+
+@pytest.fixture(scope="session")
+def tiny_hypencoder(with_heads: Callable[..., Path]) -> Path:
+    """A random hypencoder whose networks have two hidden layers in the paper's form."""
+    from retrieval.encoders.transformer.hyper_heads import HyperHeads
+
+    return with_heads(HyperHeads, layers=2)
+
+
+@pytest.fixture(scope="session")
 def tiny_cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random cross-encoder of the same size with one output."""
     with warnings.catch_warnings():

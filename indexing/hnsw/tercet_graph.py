@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from indexing.hnsw.candidates import Walk
 from indexing.hnsw.graph import building
-from indexing.hnsw.graph.codes import code_scale, code_width, write_codes
+from indexing.hnsw.graph.codes import code_scale, code_width, lengths, levelled_codes, write_codes
 from indexing.hnsw.graph.layout import ARRAYS, Graph
 from indexing.scratch import Scratch
 from retrieval.bitmap import Bitmap
@@ -36,6 +36,8 @@ _COMPARED = 30
 _UNSORTED = 768
 """Candidates, at least, where all allowed rows are compared by code. What a filter leaves may all be far from a query,
 where many rows score so nearly the same that codes do not tell them apart."""
+_EVEN = 0.98
+"""Vectors are of one length where the shortest has at least this share of the longest's, as rounded unit vectors do."""
 _EVERY = np.empty(0, dtype=np.uint8)
 _EVERY.flags.writeable = False  # as bitmaps are passed, so that both share one compiled version
 
@@ -50,7 +52,7 @@ def files(parameters: Mapping[str, Any]) -> list[str]:
 
 def memory_needed(n: int, dim: int, m: int, half: bool) -> int:
     """Bytes while building; the precision of the vectors changes nothing, since their codes are compared."""
-    return building.memory_needed(n, code_width(dim), m)
+    return building.memory_needed(n, code_width(dim + 1), m)
 
 
 def build_graph(
@@ -58,13 +60,17 @@ def build_graph(
 ) -> dict[str, Any]:
     """Write codes and links; the graph is that of the codes, whatever a walk compares.
 
+    Vectors of different lengths are linked by distance (see ``levelled_codes``) and walked by inner product.
+
     Returns:
         Where walks start.
     """
     from indexing.hnsw.insertion_order import insertion_order
 
     write_codes(folder / _CODES, vectors, code_scale(vectors), lambda rows: None)
-    codes = np.asarray(map_array(folder / _CODES))
+    codes, norms = np.asarray(map_array(folder / _CODES)), lengths(vectors)
+    if norms.min() < _EVEN * norms.max():
+        codes = levelled_codes(vectors, norms)
     order = insertion_order(vectors, parameters["order"])
     graph = building.build_graph(codes, parameters["m"], parameters["ef_construction"], order, progress)
     graph.save(folder)

@@ -9,7 +9,9 @@ from pathlib import Path
 from indexing.commit import Commit
 from indexing.tuning.frontier import Target
 from indexing.tuning.grid import checked_kinds
+from retrieval.encoders import family_class, query_value
 from retrieval.errors import ConfigError
+from retrieval.values import Dense
 
 MOST_ROWS = 100_000
 """Of a sample: beyond it a grid of graphs takes longer than anybody waits for."""
@@ -61,7 +63,11 @@ class TuneOptions:
         Raises:
             ConfigError: there is none of that name, or not exactly one where none is named.
         """
-        dense = [name for name, part in commit.representations.items() if part.value == "dense"]
+        dense = [
+            name
+            for name, part in commit.representations.items()
+            if part.value == "dense" and query_value(family_class(part.encoder["family"])) is Dense
+        ]
         if self.using:
             if self.using not in dense:
                 raise ConfigError(

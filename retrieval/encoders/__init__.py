@@ -12,7 +12,9 @@ FAMILIES: dict[str, str] = {
     "dense": "retrieval.encoders.dense:DenseEncoder",
     "endpoint": "retrieval.encoders.endpoint:EndpointEncoder",
     "hashing": "retrieval.encoders.hashing:HashingEncoder",
+    "hypencoder": "retrieval.encoders.hypencoder:HypencoderEncoder",
     "late": "retrieval.encoders.late:LateEncoder",
+    "multivariate": "retrieval.encoders.multivariate:MultivariateEncoder",
     "slim": "retrieval.encoders.slim:SlimEncoder",
     "sparse": "retrieval.encoders.sparse:SparseEncoder",
     "terms": "retrieval.encoders.terms:TermsEncoder",
@@ -30,6 +32,12 @@ def family_class(name: str) -> Any:
         raise unknown_name("encoder family", name, FAMILIES)
     module, _, attribute = FAMILIES[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def query_value(made: Any) -> type:
+    """The type of a query: what an encoder, a family or an index kind makes or takes besides documents' ``value``."""
+    found: type = getattr(made, "query_value", made.value)
+    return found
 
 
 def open_encoder(spec: Mapping[str, Any]) -> Any:

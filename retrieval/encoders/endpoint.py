@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
-import random
-import threading
-import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +13,14 @@ from numpy.typing import NDArray
 from retrieval.encoders.options import Option, read_options
 from retrieval.encoders.surrogates import valid_text
 from retrieval.encoders.tally import Tally
-from retrieval.errors import ConfigError, TercetError
+from retrieval.endpoint import KEY_VARIABLE, Endpoint, EndpointError
+from retrieval.errors import ConfigError
 from retrieval.protocols import Fingerprints
 from retrieval.values import Dense, Document
 
-if TYPE_CHECKING:
-    import httpx
-
 OPTIONS: dict[str, Option] = {
     "base_url": Option(str, default="https://api.openai.com/v1"),
-    "api_key_env": Option(str, default="OPENAI_API_KEY"),
+    "api_key_env": Option(str, default=KEY_VARIABLE),
     "dimensions": Option(int, least=1),
     "query_prompt": Option(str, default=""),
     "document_prompt": Option(str, default=""),
@@ -39,19 +30,12 @@ OPTIONS: dict[str, Option] = {
     "timeout": Option(float, default=60.0, least=0.001),
     "retries": Option(int, default=5, least=0),
 }
-_TRANSIENT = frozenset({408, 409, 429, 500, 502, 503, 504})
-_LONGEST_WAIT = 30.0  # seconds between two attempts
-
-
-class EndpointError(TercetError):
-    """The embeddings endpoint cannot be reached, refuses, or answers something else than vectors."""
 
 
 class EndpointEncoder:
     """``POST {base_url}/embeddings`` with ``{"model", "input"}``; answers are put in order by their "index".
 
-    Requests that fail for a passing reason are sent again after a growing pause, or after what Retry-After says. The
-    address and the key are no part of the fingerprint: the same model may be served elsewhere.
+    The address and the key are no part of the fingerprint: the same model may be served elsewhere.
     """
 
     family: ClassVar[str] = "endpoint"
@@ -62,9 +46,12 @@ class EndpointEncoder:
         self.model = model
         self.tally = Tally()
         self._options = dict(options)
-        self._url = self._options["base_url"].rstrip("/") + "/embeddings"
-        self._lock = threading.Lock()
-        self._http: httpx.Client | None = None
+        self._endpoint = Endpoint(
+            self._options["base_url"].rstrip("/") + "/embeddings",
+            api_key_env=self._options["api_key_env"],
+            timeout=self._options["timeout"],
+            retries=self._options["retries"],
+        )
         self._dim: int | None = self._options["dimensions"]
 
     @classmethod
@@ -79,15 +66,11 @@ class EndpointEncoder:
                 ``concurrency`` of requests; ``timeout`` in seconds; ``retries`` after the first attempt.
 
         Raises:
-            ConfigError: no model, an unknown option or a wrong value.
+            ConfigError: no model, an unknown option, a wrong value or an address that is none.
         """
         values = read_options(cls.family, options or {}, OPTIONS)
         if not model:
             raise ConfigError("the endpoint encoder needs the name of the server's model")
-        if not values["base_url"].startswith(("http://", "https://")):
-            raise ConfigError(
-                f"base_url of the endpoint encoder is {values['base_url']!r}; it must begin with http:// or https://"
-            )
         return cls(model, values)
 
     @property
@@ -131,10 +114,7 @@ class EndpointEncoder:
 
     def close(self) -> None:
         """Close idle connections; the next call opens new ones."""
-        with self._lock:
-            if self._http is not None:
-                self._http.close()
-                self._http = None
+        self._endpoint.close()
 
     def _encode(self, texts: list[str]) -> NDArray[np.float32]:
         if not texts:
@@ -150,7 +130,9 @@ class EndpointEncoder:
                 parts = list(pool.map(self._request, batches))
         widths = {part.shape[1] for part in parts}
         if len(widths) > 1:
-            raise EndpointError(f"{self._url} answered with vectors of different widths: {sorted(widths)}")
+            raise EndpointError(
+                f"{self._endpoint.url} answered with vectors of different widths: {sorted(widths)}"
+            )
         vectors = np.concatenate(parts)
         self._dim = int(vectors.shape[1])
         if self._options["normalize"]:
@@ -159,49 +141,11 @@ class EndpointEncoder:
         return vectors
 
     def _request(self, texts: list[str]) -> NDArray[np.float32]:
-        """One batch, tried again as often as allowed."""
+        """The vectors of one batch."""
         body: dict[str, Any] = {"model": self.model, "input": [valid_text(text) or " " for text in texts]}
         if self._options["dimensions"] is not None:
             body["dimensions"] = self._options["dimensions"]
-        tries = self._options["retries"] + 1
-        for attempt in range(tries):
-            answer, trouble, wait = self._send(body)
-            if answer is not None:
-                return self._vectors(answer, len(texts))
-            if attempt + 1 < tries:
-                pause = random.uniform(0.5, 1.0) * min(_LONGEST_WAIT, 0.5 * 2.0**attempt)
-                time.sleep(min(_LONGEST_WAIT, wait) if wait is not None else pause)
-        raise EndpointError(f"{self._url}: {trouble}, {tries} times; is the server up and base_url right?")
-
-    def _send(self, body: dict[str, Any]) -> tuple[Any | None, str, float | None]:
-        """One attempt: the JSON answer, or what went wrong and how many seconds the server asks to wait."""
-        import httpx
-
-        try:
-            response = self._client().post(self._url, json=body, headers=self._headers())
-        except httpx.TimeoutException:
-            return None, f"no answer within {self._options['timeout']:g} s", None
-        except httpx.TransportError as error:
-            return None, f"cannot be reached ({error or type(error).__name__})", None
-        status = response.status_code
-        if status in _TRANSIENT:
-            return None, f"answered {status} ({_said(response)})", _retry_after(response)
-        if status in (401, 403):
-            name = self._options["api_key_env"]
-            state = "is set" if os.environ.get(name) else "is not set"
-            raise EndpointError(
-                f"{self._url} refused the key: {status} ({_said(response)}); the environment variable {name} {state}"
-            )
-        if status == 404:
-            raise EndpointError(
-                f"{self._url} answered 404 ({_said(response)}); check base_url and the model {self.model!r}"
-            )
-        if not response.is_success:
-            raise EndpointError(f"{self._url} answered {status} ({_said(response)})")
-        try:
-            return response.json(), "", None
-        except ValueError as error:
-            raise EndpointError(f"{self._url} did not answer with JSON ({_said(response)})") from error
+        return self._vectors(self._endpoint.post(body), len(texts))
 
     def _vectors(self, answer: Any, n: int) -> NDArray[np.float32]:
         """(n, D) from an answer, in the order of the texts."""
@@ -212,63 +156,27 @@ class EndpointEncoder:
             tokens = int((answer.get("usage") or {}).get("total_tokens") or 0)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise EndpointError(
-                f'{self._url} answered without "data" of "embedding"s: {answer!r:.200}'
+                f'{self._endpoint.url} answered without "data" of "embedding"s: {answer!r:.200}'
             ) from error
         if sorted(order) != list(range(n)):
             raise EndpointError(
-                f"{self._url} answered with {len(rows)} vectors for {n} texts (indices {order[:8]})"
+                f"{self._endpoint.url} answered with {len(rows)} vectors for {n} texts (indices {order[:8]})"
             )
         try:
             found = np.array(rows, dtype=np.float32)
         except (ValueError, TypeError) as error:
-            raise EndpointError(f"{self._url} answered with vectors that are not lists of numbers") from error
+            raise EndpointError(
+                f"{self._endpoint.url} answered with vectors that are not lists of numbers"
+            ) from error
         wanted = self._options["dimensions"]
         if found.ndim != 2 or found.shape[1] == 0 or (wanted is not None and found.shape[1] != wanted):
             width = found.shape[1] if found.ndim == 2 else "uneven"
             raise EndpointError(
-                f"{self._url} answered with vectors of width {width}, expected {wanted or 'some'}"
+                f"{self._endpoint.url} answered with vectors of width {width}, expected {wanted or 'some'}"
             )
         if not np.isfinite(found).all():
-            raise EndpointError(f"{self._url} answered with numbers that are not finite")
+            raise EndpointError(f"{self._endpoint.url} answered with numbers that are not finite")
         vectors = np.empty_like(found)
         vectors[order] = found
         self.tally.add(n, tokens, 0)
         return vectors
-
-    def _client(self) -> httpx.Client:
-        with self._lock:
-            if self._http is None:
-                import httpx
-
-                self._http = httpx.Client(timeout=self._options["timeout"])
-            return self._http
-
-    def _headers(self) -> dict[str, str]:
-        key = os.environ.get(self._options["api_key_env"], "")
-        return {"Authorization": f"Bearer {key}"} if key else {}
-
-
-def _said(response: httpx.Response) -> str:
-    """The server's own reason, cut short."""
-    try:
-        error = response.json()["error"]
-        text = str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, KeyError, TypeError):
-        text = response.text
-    return " ".join(text.split())[:200] or response.reason_phrase
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds from a Retry-After header, which holds seconds or a date; None without one."""
-    given = response.headers.get("retry-after", "")
-    try:
-        seconds = float(given)
-    except ValueError:
-        try:
-            moment = parsedate_to_datetime(given)
-        except (ValueError, TypeError):
-            return None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        seconds = (moment - datetime.now(UTC)).total_seconds()
-    return max(0.0, seconds) if math.isfinite(seconds) else None

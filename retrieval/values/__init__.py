@@ -1,6 +1,7 @@
 """The values that cross package boundaries, and no others."""
 
 from retrieval.values.hits import Hits
+from retrieval.values.networks import QueryNetwork
 from retrieval.values.run import Run
 from retrieval.values.strings import Strings
 from retrieval.values.terms import Terms
@@ -16,6 +17,7 @@ __all__ = [
     "MultiSparse",
     "MultiVector",
     "Query",
+    "QueryNetwork",
     "Run",
     "Sparse",
     "Strings",

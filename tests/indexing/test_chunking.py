@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexing.chunking import _WORD, Chunking
+from indexing.chunking import _WORD, Chunking, sentence_spans
 from retrieval.errors import ConfigError
 
 
@@ -119,3 +119,17 @@ def test_chunks_cover_every_word_in_order_within_the_limits(text: str, limits: t
 def test_where_sentences_are_short_every_chunk_ends_with_one(text: str) -> None:
     for start, stop in Chunking(12, 4).spans(text):
         assert text[start:stop].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("", []),
+        (" \n ", []),
+        ("no end", ["no end"]),
+        ("Dr. Who is here! He waits.  Yes", ["Dr. Who is here!", "He waits.", "Yes"]),
+        ("a heading\n\nIts text.", ["a heading", "Its text."]),
+    ],
+)
+def test_sentences_leave_out_only_what_is_between_them(text: str, sentences: list[str]) -> None:
+    assert [text[start:end] for start, end in sentence_spans(text)] == sentences

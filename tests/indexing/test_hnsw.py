@@ -11,9 +11,12 @@ import pytest
 from indexing.dense.scan import scan
 from indexing.hnsw.candidates import rank_allowed
 from indexing.hnsw.index import BACKENDS, HnswIndex
+from indexing.hnsw.tercet_graph import CODES
 from retrieval.bitmap import Bitmap
 from retrieval.errors import ConfigError, CorruptError
+from retrieval.exact import dense_scores
 from retrieval.protocols import SearchRequest
+from retrieval.topk import top_k
 from retrieval.values import Dense
 
 
@@ -164,3 +167,30 @@ def test_searches_with_different_ef_at_once_do_not_disturb_each_other(tmp_path, 
         together = list(pool.map(lambda i: views[i].search(vectors[:50], SearchRequest(k=10)).rows, jobs))
     for i, rows in zip(jobs, together, strict=True):
         assert np.array_equal(rows, alone[i])
+
+
+@pytest.mark.parametrize("codes", CODES)
+def test_vectors_of_many_lengths_are_found(tmp_path, codes):
+    """Normal distributions as a multivariate encoder folds them, by their divergence."""
+    import torch
+
+    from retrieval.encoders.transformer.gaussian_heads import FORMS
+
+    query, document = FORMS["exact"]
+    rng = np.random.default_rng(4)
+
+    def distributions(n):
+        means = np.random.default_rng(5).standard_normal((60, 48))[rng.integers(0, 60, n)]
+        means = means + 0.7 * rng.standard_normal((n, 48))
+        variances = np.exp(0.1 * rng.standard_normal((n, 48)) + 0.1 * rng.standard_normal((n, 1)))
+        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        return torch.from_numpy(means.astype(np.float32)), torch.from_numpy(variances.astype(np.float32))
+
+    vectors, queries = Dense(document(*distributions(3000)).numpy()), Dense(query(*distributions(60)).numpy())
+    norms = np.linalg.norm(vectors.values, axis=1)
+    assert norms.max() > 1.5 * norms.min()
+    index = build(vectors, tmp_path, HnswIndex.parameters({"codes": codes}))
+    hits = index.search(queries, SearchRequest(k=10))
+    truth = top_k(dense_scores(queries, vectors), 10)
+    found = [len(set(a) & set(b)) / 10 for a, b in zip(hits.rows.tolist(), truth.rows.tolist(), strict=True)]
+    assert np.mean(found) >= 0.97

@@ -13,12 +13,19 @@ import pytest
 from indexing.kinds import KINDS, kind_class
 from retrieval import compute
 from retrieval.bitmap import Bitmap
+from retrieval.encoders import query_value
 from retrieval.errors import ConfigError, CorruptError, IncompatibleError, MissingExtraError
-from retrieval.exact import dense_scores, maxsim_scores, sparse_maxsim_scores, sparse_scores
+from retrieval.exact import (
+    dense_scores,
+    maxsim_scores,
+    query_network_scores,
+    sparse_maxsim_scores,
+    sparse_scores,
+)
 from retrieval.exact_terms import bm25_scores
 from retrieval.protocols import SearchRequest
 from retrieval.topk import merge, top_k
-from retrieval.values import Dense, Hits, MultiSparse, MultiVector, Sparse, Strings, Terms
+from retrieval.values import Dense, Hits, MultiSparse, MultiVector, QueryNetwork, Sparse, Strings, Terms
 
 N = 700  # above the rows that make HNSW scan anyway, small enough to build in a blink
 
@@ -55,6 +62,12 @@ VARIANTS: dict[str, dict[str, tuple[dict[str, Any], Any]]] = {
         "reordered": ({"scale": 0.02}, np.float32),
         "as-given": ({"scale": 0.02, "reorder": False}, np.float32),
         "added-up": ({"scale": 0.02, "bound_terms": 0}, np.float32),
+    },
+    "hypencoder": {"float32": ({}, np.float32), "float16": ({}, np.float16)},
+    "hypencoder-graph": {
+        "small-rounds": ({"ncandidates": 150}, np.float32),
+        "few-neighbours": ({"neighbours": 8, "entries": 60, "ncandidates": 80, "explored": 80}, np.float16),
+        "every-row": ({"entries": N, "max_iter": 0}, np.float32),
     },
     "maxsim": {"float32": ({}, np.float32), "float16": ({}, np.float16)},
     "fde": {
@@ -130,6 +143,10 @@ class Case:
         )
         return {"shared": folder}
 
+    @property
+    def asks_with_networks(self) -> bool:
+        return query_value(self.made) is QueryNetwork
+
     def truth(self, allowed: Bitmap | None = None) -> np.ndarray:
         """(Q, N) exact scores, -inf for what may not be returned."""
         return self.scores if allowed is None else np.where(allowed.mask(), self.scores, -np.inf)
@@ -143,7 +160,7 @@ class Case:
             scores = maxsim_scores(self.queries, documents)
             return np.where(np.diff(documents.indptr) > 0, scores, 0)
         oracles = {
-            Dense: dense_scores,
+            Dense: query_network_scores if self.asks_with_networks else dense_scores,
             Sparse: sparse_scores,
             MultiSparse: sparse_maxsim_scores,
             Terms: bm25_scores,
@@ -215,7 +232,18 @@ def make_multivector(n: int, seed: int, dtype: Any) -> MultiVector:
     return MultiVector(indptr, np.concatenate(rows).astype(dtype))
 
 
+def make_networks(n: int, seed: int) -> QueryNetwork:
+    """Networks of two hidden layers in the paper's form."""
+    rng = np.random.default_rng(seed)
+    shapes = [(n, 20, 20), (n, 20, 20), (n, 1, 20)]
+    weights = tuple((0.3 * rng.standard_normal(shape)).astype(np.float32) for shape in shapes)
+    biases = tuple((0.1 * rng.standard_normal((n, 20))).astype(np.float32) for _ in range(2))
+    return QueryNetwork(weights, biases)
+
+
 def make(value: type, n: int, seed: int, dtype: Any) -> Any:
+    if value is QueryNetwork:
+        return make_networks(n, seed)
     if value is Dense:
         return make_dense(n, seed, dtype)
     if value is Terms:
@@ -236,7 +264,7 @@ def case(request, tmp_path_factory):
     made = kind_class(kind)
     folder = tmp_path_factory.mktemp("vectors")
     make(made.value, N, 1, dtype).save(folder)
-    queries = make(made.value, 40, 2, np.float32)
+    queries = make(query_value(made), 40, 2, np.float32)
     case = Case(kind, made.parameters(given), made.value.load(folder), queries, tmp_path_factory.mktemp(kind))
     try:
         case.index()
@@ -278,7 +306,7 @@ def test_results_are_those_of_exact_scoring(case, k):
 
 
 def test_exact_dense_kinds_equal_the_oracle_to_the_last_bit(case):
-    if not (case.made.exact and case.made.value is Dense):
+    if not (case.made.exact and query_value(case.made) is Dense):
         pytest.skip("scores are defined by a float32 sum, or rows are found approximately")
     hits, expected = case.index().search(case.queries, SearchRequest(k=50)), top_k(case.truth(), 50)
     assert np.array_equal(hits.rows, expected.rows)
@@ -455,8 +483,8 @@ def test_an_index_does_not_open_over_other_vectors(case):
 
 def test_unusable_dense_queries_are_refused(case):
     index = case.index()
-    if case.made.value is not Dense:
-        pytest.skip("terms have no width")
+    if query_value(case.made) is not Dense:
+        pytest.skip("terms have no width, and networks are checked by their own tests")
     with pytest.raises(IncompatibleError, match="width 3, the index 20"):
         index.search(Dense(np.ones((1, 3), np.float32)), SearchRequest())
     broken = np.ones((2, 20), np.float32)
@@ -468,8 +496,8 @@ def test_unusable_dense_queries_are_refused(case):
 
 
 def test_queries_in_half_precision_are_taken_too(case):
-    if case.made.value is not Dense:
-        pytest.skip("terms have no precision")
+    if query_value(case.made) is not Dense:
+        pytest.skip("terms have no precision, and a network's hidden layers are not those of a rounded one")
     half = Dense(case.queries.values.astype(np.float16))
     full = Dense(half.values.astype(np.float32))
     index = case.index()

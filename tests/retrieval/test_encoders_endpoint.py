@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from retrieval.encoders import open_encoder
-from retrieval.encoders.endpoint import EndpointEncoder, EndpointError, _retry_after
+from retrieval.encoders.endpoint import EndpointEncoder
+from retrieval.endpoint import EndpointError, _retry_after
 from retrieval.errors import ConfigError
 from retrieval.values import Document
 
@@ -131,7 +132,7 @@ def test_a_wrong_width_and_a_wrong_address_are_errors(embeddings_server):
     server.script = [(200, {}, {"data": [{"index": 0, "embedding": [1.0, 2.0]}]})]
     with pytest.raises(EndpointError, match="width 2, expected 9"):
         opened(server, dimensions=9).encode_queries(["a"])
-    with pytest.raises(EndpointError, match=r"404.*check base_url"):
+    with pytest.raises(EndpointError, match=r"404.*check the address"):
         opened(server, base_url=server.base_url + "/v2").encode_queries(["a"])
     server.script = [(400, {}, {"error": "input too long"})]
     with pytest.raises(EndpointError, match=r"400.*input too long"):

@@ -97,10 +97,10 @@ def make_late(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.Tem
     return make
 
 
-def theirs(folder: Path) -> Any:
+def theirs(folder: Path, trusted: bool = False) -> Any:
     from sentence_transformers import MultiVectorEncoder
 
-    return MultiVectorEncoder(str(folder), device="cpu", local_files_only=True)
+    return MultiVectorEncoder(str(folder), device="cpu", local_files_only=True, trust_remote_code=trusted)
 
 
 def assert_equal_to_theirs(folder: Path, directly: bool) -> None:
@@ -134,6 +134,31 @@ def assert_equal_to_theirs(folder: Path, directly: bool) -> None:
 )
 def test_our_own_path_gives_what_sentence_transformers_gives(make_late: MakeLate, settings):
     assert_equal_to_theirs(make_late(**settings), directly=True)
+
+
+@pytest.mark.parametrize("expansion", [None, {"strategy": "fixed", "length": 12}])
+def test_word_pieces_of_queries_are_weighted_as_the_checkpoint_says(make_late: MakeLate, tmp_path, expansion):
+    import torch
+
+    from retrieval.encoders.transformer.query_weights import QueryTokenWeights
+
+    settings = {} if expansion is None else {"query_expansion": expansion}
+    model = theirs(make_late(**settings))
+    weights = QueryTokenWeights(model[0].auto_model.config.vocab_size)
+    with torch.no_grad():
+        weights.weight.copy_(torch.arange(len(weights.weight)) % 4 - 1.0)
+    model.append(weights)
+    model.save(str(tmp_path / "weighted"))
+    ours, again = late(tmp_path / "weighted"), theirs(tmp_path / "weighted", trusted=True)
+    plain = late(make_late(**settings))
+    assert ours.runs_directly
+    assert_rows(ours.encode_queries(TEXTS), again.encode_query(TEXTS, convert_to_numpy=True))
+    assert_rows(ours.encode_documents(DOCUMENTS), rows(plain.encode_documents(DOCUMENTS)))
+    ids = again.preprocess([LONG], task="query")["input_ids"][0]
+    expected = weights.scales(ids).detach().numpy()
+    got, bare = ours.encode_queries([LONG]).values, plain.encode_queries([LONG]).values
+    np.testing.assert_allclose(got, bare * expected[:, None], atol=2e-3)
+    assert np.ptp(expected) > 0.5
 
 
 @pytest.mark.parametrize(

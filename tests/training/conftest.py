@@ -1,18 +1,14 @@
-"""A tiny encoder, recipe and data sets that the tests of training share."""
+"""Texts and data sets that the tests of training share."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from training.splade_encoder import splade_encoder
-from training.splade_head import quietly
-from training.splade_initial import initialise_head
-from training.splade_recipe import Recipe
+from training.quiet import quietly
 
 
 @pytest.fixture(autouse=True)
@@ -34,18 +30,9 @@ def texts() -> list[str]:
 
 
 @pytest.fixture
-def tiny() -> Recipe:
-    """A recipe for data sets of a dozen documents."""
-    return Recipe(max_length=16, batch=2, dev_queries=2, dev_documents=4, fit_pairs=20, threshold=1.0)
-
-
-@pytest.fixture
-def encoder(make_checkpoint: Callable[..., Path], texts: list[str]) -> Any:
-    """An encoder of a random model with a fitted head, without dropout."""
-    folder = make_checkpoint(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    made = splade_encoder(folder, 16)
-    initialise_head(made, texts, threshold=1.0, own_logit=3.0)
-    return made
+def still(make_checkpoint: Callable[..., Path]) -> Path:
+    """A random dense model without dropout, with a dimension for each term of its tokenizer ("a" has two numbers)."""
+    return make_checkpoint(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, vocab_size=112)
 
 
 @pytest.fixture

@@ -106,6 +106,31 @@ class TeacherOptions:
 
 
 @dataclass(frozen=True)
+class RankerOptions:
+    """``[ranker]``: a cross-encoder that learns in turns with the model and teaches it (AR2, arXiv:2110.03611).
+
+    Before each round of ``negatives.every`` steps, which ``searcher = "model"`` mines, the ranker learns to tell the
+    positive from the mined negatives, and its scores of the lists are the teacher's of that round. What [optim] says
+    of anything else, such as warm-up and precision, holds for the ranker as well.
+
+    Attributes:
+        base: the checkpoint to start from: a trained reranker, or any other, which gets a new head.
+        steps: optimiser steps of each turn.
+        lr: peak rate; falls to 0 over all turns.
+        batch: queries of a step on each device.
+        per_query: negatives that are told from one positive.
+        max_length: tokens of query and document together.
+    """
+
+    base: str = "default"
+    steps: int = 500
+    lr: float = 1e-5
+    batch: int = 16
+    per_query: int = 15
+    max_length: int = 256
+
+
+@dataclass(frozen=True)
 class LossOptions:
     """``[[losses]]``: a term of what is minimised.
 
@@ -167,6 +192,7 @@ class Recipe:
         name: of the model.
         family: in ``FAMILIES``: dense, sparse, late, reranker, hypencoder, multivariate.
         seed: of every choice.
+        ranker: trained beside the model, as its teacher; None where there is no such table.
     """
 
     name: str
@@ -177,5 +203,6 @@ class Recipe:
     dev: DevOptions = field(default_factory=DevOptions)
     negatives: NegativeOptions = field(default_factory=NegativeOptions)
     teachers: tuple[TeacherOptions, ...] = ()
+    ranker: RankerOptions | None = None
     losses: tuple[LossOptions, ...] = ()
     optim: OptimOptions = field(default_factory=OptimOptions)

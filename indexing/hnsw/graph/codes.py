@@ -52,6 +52,39 @@ def rounded(values: NDArray[np.floating], scale: float) -> NDArray[np.int8]:
     return codes
 
 
+def lengths(vectors: Dense) -> NDArray[np.float64]:
+    """(N,) Euclidean norms."""
+    norms = np.empty(len(vectors), dtype=np.float64)
+    for start in range(0, len(vectors), _ROWS):
+        chunk = np.asarray(vectors.values[start : start + _ROWS], dtype=np.float64)
+        norms[start : start + len(chunk)] = np.linalg.norm(chunk, axis=1)
+        release_pages(vectors.values)
+    return norms
+
+
+def levelled_codes(vectors: Dense, norms: NDArray[np.float64]) -> NDArray[np.int8]:
+    """(N, W) codes of the vectors with a component more that makes all of them as long as the longest.
+
+    The inner product of two such falls as the Euclidean distance of the vectors grows (Bachrach et al., RecSys 2014);
+    that of vectors of different lengths is largest with the longest, which then are everyone's neighbours, however
+    few queries they answer.
+    """
+    longest = float(norms.max(initial=0.0))
+
+    def levelled(rows: slice) -> NDArray[np.float32]:
+        missing = np.sqrt(np.maximum(longest**2 - norms[rows] ** 2, 0.0))
+        values = np.asarray(vectors.values[rows], dtype=np.float32)
+        return np.concatenate([values, missing[:, None].astype(np.float32)], axis=1)
+
+    scale = code_scale(Dense(levelled(slice(None, None, max(1, len(vectors) // _SAMPLE)))))
+    codes = np.zeros((len(vectors), code_width(vectors.dim + 1)), dtype=np.int8)
+    for start in range(0, len(vectors), _ROWS):
+        part = slice(start, start + _ROWS)
+        codes[part] = rounded(levelled(part), scale)
+        release_pages(vectors.values)
+    return codes
+
+
 def write_codes(path: Path, vectors: Dense, scale: float, progress: Callable[[int], None]) -> None:
     """Write the codes of all rows as one .npy."""
     shape = (len(vectors), code_width(vectors.dim))

@@ -124,6 +124,9 @@ HEADS: dict[str, HeadNames] = {
 }
 """``model_type`` in config.json -> where a masked language model of that kind keeps its head."""
 
+QUERY_WEIGHTS = "retrieval.encoders.transformer.query_weights.QueryTokenWeights"
+"""The module of a late-interaction model that weights the tokens of queries, as modules.json names it."""
+
 _TASKS = {"Transformer": "feature-extraction", "MLMTransformer": "fill-mask"}
 """What a transformer module computes where its config does not say."""
 
@@ -166,7 +169,7 @@ def runs_token_vectors(checkpoint: Checkpoint, trained: bool) -> bool:
         return False
     behind = checkpoint.modules[1:] if trained else ()
     return _known_transformer(checkpoint) and all(
-        module[0] in ("MultiVectorMask", "HierarchicalTokenPooling")
+        module[0] in ("MultiVectorMask", "HierarchicalTokenPooling", QUERY_WEIGHTS)
         or (module[0] in ("Dense", "Normalize") and _known_projection(module, "token_embeddings"))
         for module in behind
     )

@@ -15,7 +15,7 @@ SHIPPED = Path(__file__).parents[2] / "models"
 """Models that come with Tercet, as packs of the default model, by name."""
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*.py"]
+_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "*.py"]
 _OLD_WEIGHTS = ["*pytorch_model*.bin"]
 _UNUSED = ["onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*", "tf_*", "rust_*"]
 

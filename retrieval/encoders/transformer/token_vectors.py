@@ -14,12 +14,14 @@ from torch import Tensor
 from retrieval.compute import apply_threads
 from retrieval.encoders.sparse_rows import row_offsets
 from retrieval.encoders.tally import Tally
+from retrieval.encoders.transformer.architectures import QUERY_WEIGHTS
 from retrieval.encoders.transformer.attention import TokenRun
 from retrieval.encoders.transformer.bert import Bert, load_bert
 from retrieval.encoders.transformer.checkpoint import Checkpoint
 from retrieval.encoders.transformer.direct import lay_out, run_batches
 from retrieval.encoders.transformer.late_recipe import LateRecipe
 from retrieval.encoders.transformer.pooling import load_projection
+from retrieval.encoders.transformer.query_weights import QueryTokenWeights
 from retrieval.encoders.transformer.token_reader import TokenReader
 from retrieval.encoders.transformer.tokens import Piece
 from retrieval.values import MultiVector
@@ -35,6 +37,7 @@ class TokenEngine:
         readers: texts to ids, by task.
         bert: ids to hidden states.
         steps: what follows, each (T, D) float32 to (T, D').
+        query_weights: what a query's vectors are scaled by, or None.
         width: of the vectors.
         device: torch device name.
     """
@@ -42,6 +45,7 @@ class TokenEngine:
     readers: Mapping[str, TokenReader]
     bert: Bert
     steps: tuple[Step, ...]
+    query_weights: QueryTokenWeights | None
     width: int
     device: str
 
@@ -51,15 +55,16 @@ class TokenEngine:
         reader = self.readers[task]
         tokens = reader(texts)
         tally.add(len(texts), int(tokens.lengths().sum()), tokens.n_truncated)
-        batches, parts = run_batches(tokens, self.device, lambda ids: self._forward(ids, reader))
+        batches, parts = run_batches(tokens, self.device, lambda ids: self._forward(ids, task))
         return MultiVector.concat(parts).take(np.argsort(np.concatenate(batches)))
 
     def pieces(self, text: str, task: str) -> list[Piece]:
         """What the vectors of a text stand for, one for each."""
         return self.readers[task].pieces(text)
 
-    def _forward(self, ids: list[NDArray[np.int32]], reader: TokenReader) -> MultiVector:
+    def _forward(self, ids: list[NDArray[np.int32]], task: str) -> MultiVector:
         """Rows of texts that are sorted by descending length."""
+        reader = self.readers[task]
         kept = [reader.kept(part) for part in ids]
         with torch.inference_mode():
             flat, runs = lay_out([reader.fill(part) for part in ids], self.device)
@@ -70,9 +75,13 @@ class TokenEngine:
             padded = runs[0].mask()
             if padded is not None:
                 hidden = hidden[padded.view(-1)]
-            x = hidden[torch.from_numpy(np.concatenate(kept)).to(self.device)].float()
+            chosen = torch.from_numpy(np.concatenate(kept)).to(self.device)
+            x = hidden[chosen].float()
             for step in self.steps:
                 x = step(x)
+            if self.query_weights is not None and task == "query":
+                read = torch.from_numpy(np.concatenate([reader.fill(part) for part in ids])).to(self.device)
+                x = x * self.query_weights.scales(read[chosen].long()).unsqueeze(1)
             values: NDArray[np.float32] = x.cpu().numpy()
         return MultiVector(row_offsets([int(keep.sum()) for keep in kept]), values)
 
@@ -105,6 +114,7 @@ def load_token_engine(recipe: LateRecipe, *, device: str, dtype: str) -> TokenEn
         readers={task: TokenReader(checkpoint.transformer, rule, lower_case) for task, rule in rules.items()},
         bert=bert,
         steps=_load_steps(checkpoint, device) if recipe.trained else (_normalize,),
+        query_weights=_load_query_weights(checkpoint, device) if recipe.trained else None,
         width=recipe.width or bert.width,
         device=device,
     )
@@ -120,6 +130,11 @@ def _load_steps(checkpoint: Checkpoint, device: str) -> tuple[Step, ...]:
         elif kind == "Normalize":
             steps.append(_normalize)
     return tuple(steps)
+
+
+def _load_query_weights(checkpoint: Checkpoint, device: str) -> QueryTokenWeights | None:
+    places = [folder for kind, folder, _ in checkpoint.modules if kind == QUERY_WEIGHTS]
+    return QueryTokenWeights.load(str(places[0])).to(device) if places else None
 
 
 def _normalize(x: Tensor) -> Tensor:

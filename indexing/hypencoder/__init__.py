@@ -1,0 +1,1 @@
+"""Search among vectors by a small network that each query brings along."""

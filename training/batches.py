@@ -1,0 +1,137 @@
+"""Batches of examples, read for a model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from indexing.progress import Progress
+from training.examples.dataset import examples_dataset
+from training.examples.training_set import TrainingSet
+from training.families.family import Family
+from training.schedule import Schedule
+
+Columns = Mapping[str, Sequence[Any]]
+"""The columns of ``examples_dataset`` for the queries of a batch, and ``domain``, the number of its training set."""
+
+
+@dataclass
+class ScheduledExamples:
+    """The examples of a schedule in their order, as a map-style data set of torch, which asks for them in batches.
+
+    Attributes:
+        sets: the training sets.
+        schedule: of their queries.
+        negatives: documents of an example that do not answer.
+        folder: for the examples of running epochs.
+    """
+
+    sets: Sequence[TrainingSet]
+    schedule: Schedule
+    negatives: int
+    folder: Path
+    _epochs: dict[int, Any] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.schedule)
+
+    def draw(self, step: int, progress: Progress) -> None:
+        """Draw what a step needs before it is asked for, since that may take long."""
+        for epoch in {
+            self.schedule.place(step * self.schedule.batch + place)[1]
+            for place in (0, self.schedule.batch - 1)
+        }:
+            self._of(epoch, progress)
+
+    def __getitems__(self, examples: Sequence[int]) -> Columns:
+        """The columns of some examples; those of a batch are of one training set, of one epoch or two."""
+        places = [self.schedule.place(example) for example in examples]
+        first = [sum(one.queries.height for one in self.sets[:number]) for number in range(len(self.sets))]
+        columns: dict[str, list[Any]] = {}
+        for epoch in sorted({epoch for _, epoch, _ in places}):
+            rows = [first[number] + row for number, one, row in places if one == epoch]
+            for name, values in self._of(epoch)[rows].items():
+                columns.setdefault(name, []).extend(values)
+        return columns | {"domain": [number for number, _, _ in places]}
+
+    def _of(self, epoch: int, progress: Progress | None = None) -> Any:
+        """The examples of an epoch, drawn when the first set reaches it; those of the one before the last go."""
+        if epoch not in self._epochs:
+            self._epochs[epoch] = examples_dataset(
+                self.sets,
+                seed=self.schedule.seed,
+                epoch=epoch,
+                negatives=self.negatives,
+                folder=self._place(epoch),
+                progress=progress,
+            )
+            for old in [one for one in self._epochs if one < epoch - 1]:
+                del self._epochs[old]
+                shutil.rmtree(self._place(old), ignore_errors=True)
+        return self._epochs[epoch]
+
+    def _place(self, epoch: int) -> Path:
+        return self.folder / f"epoch-{epoch}"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What makes a batch of columns: texts become features, numbers tensors.
+
+    Attributes:
+        family: of the model.
+        model: whose tokenizer reads.
+    """
+
+    family: Family
+    model: Any
+
+    def __call__(self, columns: Columns) -> dict[str, Any]:
+        """A batch of B queries with n documents each.
+
+        Returns:
+            ``features``: by task, those of B queries and of B * n documents, query by query, or of as many pairs where
+            the family reads them together; ``labels``, ``keys`` (B, n) and ``relevant`` (B, R), padded with the keys
+            of the query's own first document; ``scores`` (B, n) where there are; ``domains`` (B,); ``columns``, to name
+            what went wrong.
+        """
+        queries = columns["query"]
+        n = sum(name.startswith("document_") for name in columns)
+        documents = [
+            text
+            for texts in zip(*(columns[f"document_{place}"] for place in range(n)), strict=True)
+            for text in texts
+        ]
+        if self.family.joint:
+            pairs = [
+                (query, documents[b * n + place]) for b, query in enumerate(queries) for place in range(n)
+            ]
+            features = {"document": self.family.features(self.model, pairs, "document")}
+        else:
+            features = {
+                "query": self.family.features(self.model, queries, "query"),
+                "document": self.family.features(self.model, documents, "document"),
+            }
+        batch = {
+            "features": features,
+            "labels": torch.tensor(columns["labels"]),
+            "keys": torch.tensor(columns["keys"]),
+            "relevant": _padded(columns["relevant"], [keys[0] for keys in columns["keys"]]),
+            "domains": torch.tensor(columns["domain"]),
+            "columns": columns,
+        }
+        return batch | ({"scores": torch.tensor(columns["scores"])} if "scores" in columns else {})
+
+
+def _padded(rows: Sequence[Sequence[int]], fillers: Sequence[int]) -> Tensor:
+    """(B, R) rows of unequal length, each filled up with its own filler."""
+    width = max(map(len, rows))
+    return torch.tensor(
+        [[*row, *[filler] * (width - len(row))] for row, filler in zip(rows, fillers, strict=True)]
+    )
