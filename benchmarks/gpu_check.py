@@ -18,6 +18,10 @@ keep no more than half precision. `index` is the index kind flat from query vect
 which must be equal. `lists` trains, fills and searches inverted lists beside FAISS on the CPU over the same centroids,
 with recall@10. `faiss` is FAISS on the card: flat, IVF and CAGRA where they are installed.
 
+Training (gpu_check_training.py). `training` takes one step of every family on the CPU and on the card, in float32, from
+the same weights and batch and without dropout; the losses before and after it must be equal within a thousandth. Then
+pairs a second on the card in bfloat16. It is skipped where there is no card.
+
 `--small` runs the same code in seconds, on a CPU where there is no card (the kernels through plain torch, or with
 TRITON_INTERPRET=1 through Triton's interpreter); its times mean nothing. The exit code is 1 if anything is incorrect.
 """
@@ -34,10 +38,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from benchmarks import gpu_check_dense, gpu_check_late
+from benchmarks import gpu_check_dense, gpu_check_late, gpu_check_training
 from benchmarks.gpu_card import DRY, Card, Peak, Row, ceilings
 
-SECTIONS = {"ceilings": ceilings, **gpu_check_late.SECTIONS, **gpu_check_dense.SECTIONS}
+SECTIONS = {
+    "ceilings": ceilings,
+    **gpu_check_late.SECTIONS,
+    **gpu_check_dense.SECTIONS,
+    **gpu_check_training.SECTIONS,
+}
 
 
 def main() -> int:

@@ -36,6 +36,8 @@ BENCHMARKS = {
     "dense_order": "Dense search: the order of insertion into a graph",
     "hubness": "Dense search: hubs, and normalisation by a query bank",
     "encode": "Encoding beside SentenceTransformer.encode",
+    "training": "Training beside sentence-transformers' trainers",
+    "training_memory": "Training: memory with GradCache",
     "collection": "Building and opening collections",
     "service": "The HTTP API beside the same search in process",
     "cold_start": "From process start to an answer",
@@ -48,6 +50,7 @@ STUDIES = {
     "dense_vectors": ("dense", "--likeness"),
     "dense_filters": ("dense", "--filters", "--reuse"),
     "dense_prefixes": ("dense", "--prefixes"),
+    "training_memory": ("training", "--memory"),
 }
 """Name -> script and options, where the script has another name."""
 

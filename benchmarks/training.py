@@ -38,14 +38,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from transformers import TrainerCallback
 
-from benchmarks.training_data import training_pairs
+from benchmarks.training_data import Pairs, training_pairs
 from benchmarks.training_memory import BATCHES, STEPS, compared, measure_here
 from benchmarks.training_trainers import ENGINES, FAMILIES, OURS, PEER, Task, save_base
 from retrieval.compute import choose_device, set_threads, threads
-from training.arguments import uses_half
 from training.examples.training_set import TrainingSet
-from training.quiet import quietly
 from training.recipe.options import ModelOptions
+from training.run.quiet import quietly
+from training.trainer.arguments import uses_half
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 """By which share of itself the first loss may differ."""
@@ -193,7 +193,7 @@ class Worker:
 
 def throughput(scale: Scale, options: Sequence[str], source: Path | None) -> Iterator[Row]:
     """Both trainers, for every family and precision."""
-    data = training_pairs(scale.batch * scale.steps, scale.median_words, source)
+    data = training_pairs(scale.batch * scale.steps, Pairs(scale.median_words), source)
     for name in FAMILIES:
         with tempfile.TemporaryDirectory(prefix="tercet-") as temporary:
             base = Path(temporary) / "base"
@@ -246,7 +246,7 @@ def side_by_side(task: Task, scale: Scale, data: str, folder: Path, options: Seq
 def memory(source: Path | None) -> Iterator[Row]:
     """Our trainer with GradCache and without."""
     precision = "bfloat16" if uses_half("auto", choose_device("auto")) else "float32"
-    data = training_pairs(max(BATCHES) * STEPS, 4 * CUT, source)
+    data = training_pairs(max(BATCHES) * STEPS, Pairs(CUT, spread=0), source)
     with tempfile.TemporaryDirectory(prefix="tercet-") as temporary:
         task = Task("dense", "default", precision, 0, 0, CUT)
         folder = Path(temporary) / "work"

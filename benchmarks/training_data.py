@@ -31,17 +31,19 @@ class Pairs:
 
     Attributes:
         median_words: of a document.
+        spread: standard deviation of the logarithm of its length.
         seed: of everything.
     """
 
     median_words: float
+    spread: float = 0.4
     seed: int = 0
 
     def training_set(self, n: int) -> TrainingSet:
         """n queries, each with the one document that answers it."""
         rng = np.random.default_rng([self.seed, 6])
         queries, documents = [], []
-        for tokens, indptr in Corpus(self.seed, self.median_words, spread=0.4).documents(n):
+        for tokens, indptr in Corpus(self.seed, self.median_words, self.spread).documents(n):
             for start, stop in pairwise(indptr):
                 terms = tokens[start:stop]
                 asked = rng.choice(terms, min(len(terms), 3 + rng.poisson(QUERY_WORDS - 3)), replace=False)
@@ -80,6 +82,6 @@ def _texts(prefix: str, texts: list[str]) -> pl.DataFrame:
     return pl.DataFrame({"id": [f"{prefix}{row}" for row in range(len(texts))], "text": texts}, schema=TEXTS)
 
 
-def training_pairs(n: int, median_words: float, source: Path | None) -> TrainingSet:
+def training_pairs(n: int, made: Pairs, source: Path | None) -> TrainingSet:
     """Generated pairs, or as many queries of a training set on disk."""
-    return Pairs(median_words).training_set(n) if source is None else limited(read_training_set(source), n, 0)
+    return made.training_set(n) if source is None else limited(read_training_set(source), n, 0)

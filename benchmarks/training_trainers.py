@@ -17,25 +17,26 @@ from torch import Tensor
 
 from indexing.progress import Silent
 from retrieval.compute import choose_device
-from training.arguments import arguments
 from training.auxiliaries.table import Sizes
-from training.batches import ScheduledExamples
-from training.callbacks.reporting import Reporting
-from training.callbacks.sealing import Sealing
 from training.examples.training_set import TrainingSet, open_training_set
 from training.families.family import Sample
 from training.families.table import family
-from training.objective import Objective, open_terms
-from training.preparing import sample_texts
-from training.reach import freeze_unreached
 from training.recipe.options import LossOptions, ModelOptions, OptimOptions, Recipe
-from training.schedule import Schedule
-from training.trainer import ObjectiveTrainer
+from training.run.preparing import sample_texts
+from training.trainer.arguments import arguments
+from training.trainer.batches import ScheduledExamples
+from training.trainer.callbacks.reporting import Reporting
+from training.trainer.callbacks.sealing import Sealing
+from training.trainer.objective import Objective, open_terms
+from training.trainer.objective_trainer import ObjectiveTrainer
+from training.trainer.reach import freeze_unreached
+from training.trainer.schedule import Schedule
 
 OURS, PEER = "tercet", "sentence-transformers"
 FAMILIES = ("dense", "sparse", "late")
 FLOPS = {"documents": 3e-4, "queries": 5e-4}
 """Weights of the penalty of a sparse model."""
+RISING = 1 / 3  # share of the steps over which the weights rise; sentence-transformers' default
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Task:
         steps: of the whole run.
         max_length: tokens of a text.
         chunk: texts that are encoded at once (GradCache, ours alone); 0 encodes the batch at once.
+        negatives: documents of an example that do not answer (ours alone).
     """
 
     family: str
@@ -59,6 +61,7 @@ class Task:
     steps: int
     max_length: int
     chunk: int = 0
+    negatives: int = 0
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
@@ -88,10 +91,15 @@ class Task:
 
 
 def losses(name: str) -> tuple[LossOptions, ...]:
-    """In-batch ranking; a cosine is divided by 0.05, and sparse models have their penalty."""
+    """In-batch ranking; a cosine is divided by 0.05, and sparse models have their penalty.
+
+    A reranker compares a query's own candidates alone.
+    """
+    if name == "reranker":
+        return (LossOptions("listwise"),)
     temperature = 0.05 if name == "dense" else 1.0
     ranking = LossOptions("ranking", options={"temperature": temperature})
-    penalties = [LossOptions("flops", weight, options={"who": who}) for who, weight in FLOPS.items()]
+    penalties = [LossOptions("flops", weight, RISING, options={"who": who}) for who, weight in FLOPS.items()]
     return (ranking, *(penalties if name == "sparse" else ()))
 
 
@@ -123,12 +131,13 @@ def save_base(name: str, options: ModelOptions, data: TrainingSet, folder: Path)
 
 
 def ours(task: Task, folder: Path, callbacks: Sequence[Any]) -> Engine:
-    """Our trainer on the training set in ``folder / "set"``, put together as ``training.running`` does."""
+    """Our trainer on the training set in ``folder / "set"``, put together as ``training.run.running`` does."""
     recipe, data = task.recipe, open_training_set(folder / "set")
     kind = family(task.family)
     model = kind.open(recipe.model, recipe.seed, Sample((), ()), Silent())
     width = freeze_unreached(model, kind)
     objective = Objective(model, kind, open_terms(recipe.losses, Sizes(width, 0, 1)), chunk=task.chunk)
+    objective.progress = 1.0  # until training sets it: every term at its full weight, as theirs are
     model.to(choose_device("auto"))
     trainer = ObjectiveTrainer(
         objective,
@@ -182,7 +191,7 @@ def in_order(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> Any:
 
 def _examples(task: Task, data: TrainingSet, folder: Path) -> ScheduledExamples:
     schedule = Schedule((data.queries.height,), task.batch, task.steps, task.recipe.seed)
-    examples = ScheduledExamples([data], schedule, 0, folder)
+    examples = ScheduledExamples([data], schedule, task.negatives, folder)
     examples.draw(0, Silent())
     return examples
 

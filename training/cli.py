@@ -65,13 +65,13 @@ def train_command(
     RECIPE.
     """
     from retrieval.compute import set_threads
-    from training.processes import is_first
     from training.recipe.reading import read_recipe
+    from training.trainer.processes import is_first
 
     with reading_options():
         wanted = read_recipe(recipe, overrides)
     set_threads(threads)
-    from training.running import train
+    from training.run.running import train
 
     with progress_bars(quiet=quiet or not is_first()) as progress:
         folder = output or Path(wanted.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from training.quiet import quietly
+from training.run.quiet import quietly
 
 
 @pytest.fixture(autouse=True)

@@ -18,11 +18,11 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from training.auxiliaries.table import AUXILIARIES, Sizes, open_auxiliary
-from training.gathering import gather_documents, queries_before
 from training.losses.matryoshka import with_prefixes
 from training.losses.ranking import ranking
 from training.losses.table import LOSSES, open_loss
 from training.scored import Scored
+from training.trainer.gathering import gather_documents, queries_before
 
 QUERIES, N, INPUT, WIDTH, VOCABULARY = 4, 3, 5, 6, 11
 """Of all devices together, but for the widths."""

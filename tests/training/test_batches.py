@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from indexing.progress import Silent
-from training.batches import Reader, ScheduledExamples
 from training.examples.drawing import draw, text_key
 from training.examples.reading import read_training_set
 from training.families.family import Sample
 from training.families.table import family
 from training.recipe.options import ModelOptions
-from training.schedule import Schedule
+from training.trainer.batches import Reader, ScheduledExamples
+from training.trainer.schedule import Schedule
 
 
 @pytest.fixture

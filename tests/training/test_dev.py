@@ -12,9 +12,9 @@ import pytest
 from indexing.progress import Progress, Silent
 from retrieval.errors import ConfigError
 from retrieval.values import Hits
-from training.dev import Dev, qrels_of, run_of
 from training.examples.training_set import LISTS, TEXTS, TrainingSet
 from training.families.dense import DenseFamily
+from training.run.dev import Dev, qrels_of, run_of
 
 
 @pytest.fixture

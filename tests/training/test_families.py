@@ -16,13 +16,13 @@ from retrieval.errors import ConfigError
 from retrieval.rerank import CrossEncoderReranker
 from retrieval.values import Dense, Document, MultiVector, Sparse
 from training.auxiliaries.table import Sizes
-from training.batches import Reader
 from training.examples.drawing import text_key
 from training.families.family import Sample, Task
 from training.families.low_rank import merged
 from training.families.table import FAMILIES, family
-from training.objective import Objective, open_terms
 from training.recipe.options import LossOptions, ModelOptions
+from training.trainer.batches import Reader
+from training.trainer.objective import Objective, open_terms
 
 QUERIES = ("river", "the cat", "fast red fish", "old index")
 DOCUMENTS = (

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from training.auxiliaries.table import AUXILIARIES
-from training.gathering import gather, gather_documents, mean_over_devices, queries_before
 from training.losses.table import LOSSES
+from training.trainer.gathering import gather, gather_documents, mean_over_devices, queries_before
 
 WORKER = Path(__file__).with_name("gathering_worker.py")
 CASES = [*LOSSES, *AUXILIARIES, "ranking-symmetric", "ranking-late", "flops-threshold", "matryoshka"]

@@ -90,7 +90,7 @@ def test_every_part_of_the_heads_and_the_encoder_learns(name, still: Path):
 def test_chunks_have_the_gradients_of_the_whole_batch(name, still: Path):
     import torch
 
-    from training.gradcache import cached_loss
+    from training.trainer.gradcache import cached_loss
 
     kind, model = family(name), opened(name, still)
     train_a_little(name, model)

@@ -11,13 +11,13 @@ import torch
 
 from indexing.progress import Silent
 from training.auxiliaries.table import Sizes
-from training.batches import Reader
 from training.examples.drawing import text_key
 from training.families.family import Sample
 from training.families.table import family
-from training.objective import Objective, Term, open_terms, rivals
 from training.recipe.options import LossOptions, ModelOptions
 from training.scored import Scored
+from training.trainer.batches import Reader
+from training.trainer.objective import Objective, Term, open_terms, rivals
 
 QUERIES = ("river", "the cat", "fast red fish", "old index")
 DOCUMENTS = (

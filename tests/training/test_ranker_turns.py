@@ -17,11 +17,7 @@ from sentence_transformers import CrossEncoder
 from indexing.progress import Silent
 from retrieval.errors import ConfigError
 from retrieval.rerank import CrossEncoderReranker, open_reranker
-from training import preparing, running
 from training.examples.training_set import TrainingSet
-from training.objective import Objective
-from training.preparing import read_data
-from training.ranker_turns import ranker_recipe
 from training.recipe.options import (
     DataOptions,
     DevOptions,
@@ -34,7 +30,11 @@ from training.recipe.options import (
     TeacherOptions,
 )
 from training.recipe.reading import read_recipe
+from training.run import preparing, running
+from training.run.preparing import read_data
+from training.run.ranker_turns import ranker_recipe
 from training.teachers.scoring import add_scores
+from training.trainer.objective import Objective
 
 TURN, ROUND = 4, 4
 

@@ -16,8 +16,6 @@ import torch
 from indexing.progress import Silent
 from retrieval.encoders import open_encoder
 from retrieval.errors import ConfigError, CorruptError, IncompatibleError
-from training import running
-from training.objective import Objective
 from training.recipe.options import (
     DataOptions,
     DevOptions,
@@ -29,7 +27,9 @@ from training.recipe.options import (
     TeacherOptions,
 )
 from training.recipe.reading import read_recipe
-from training.run_folder import RECIPE
+from training.run import running
+from training.run.run_folder import RECIPE
+from training.trainer.objective import Objective
 
 RANKING = LossOptions("ranking")
 
@@ -183,7 +183,7 @@ def test_out_of_memory_says_what_to_lower(
 def test_the_best_weights_are_kept_and_training_stops(
     recipe: Recipe, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.dev import Dev
+    from training.run.dev import Dev
 
     seen: list[torch.Tensor] = []
     values = iter([0.1, 0.2, 0.9, 0.5, 0.9, 0.3])  # before, then every step; the last is never reached

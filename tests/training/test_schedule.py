@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from training.recipe.options import OptimOptions
-from training.schedule import Schedule, planned_steps
+from training.trainer.schedule import Schedule, planned_steps
 
 
 def places(schedule: Schedule) -> list[tuple[int, int, int]]:

@@ -26,7 +26,7 @@ from training.recipe.options import (
     Recipe,
 )
 from training.recipe.writing import recipe_toml
-from training.running import train
+from training.run.running import train
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from training.families.family import Sample
 from training.families.low_rank import merged
 from training.families.table import family
 from training.recipe.options import ModelOptions
-from training.weights import average, load_trained, save_trained, trained_weights
+from training.trainer.weights import average, load_trained, save_trained, trained_weights
 
 
 def test_only_what_is_trained_is_kept_and_put_back(tmp_path: Path) -> None:

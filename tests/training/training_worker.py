@@ -7,7 +7,7 @@ from pathlib import Path
 
 from indexing.progress import Silent
 from training.recipe.reading import read_recipe
-from training.running import train
+from training.run.running import train
 
 if __name__ == "__main__":
     train(read_recipe(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), Silent())

@@ -25,7 +25,7 @@ from training.generation.refusals import LONGEST, Refusals
 from training.generation.round_trip import round_trip
 from training.generation.selection import AllDocuments, Selection, select
 from training.generation.table import open_generator
-from training.searchers import open_search
+from training.mining.searchers import open_search
 
 JOURNAL = "answers.jsonl"
 

@@ -6,7 +6,7 @@ import polars as pl
 
 from training.examples.lists import lists_of, pairs_of
 from training.examples.training_set import TrainingSet
-from training.searchers import Search
+from training.mining.searchers import Search
 
 
 def round_trip(data: TrainingSet, search: Search, top: int) -> TrainingSet:

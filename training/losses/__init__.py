@@ -6,8 +6,8 @@ devices' losses is the loss of the whole batch, and so is the gradient that Dist
 * Losses of a query's own candidates (``listwise``, ``pointwise``, ``triplet``, ``margin-mse``, ``distillation``,
   ``diff-kendall``, ``rank-distillation``, ``adversarial``) and ``l1`` are means over queries or texts: nothing to do.
 * Losses of all documents of the batch (``ranking``, ``tct``) need ``scores`` against the documents of all devices,
-  which ``training.gathering.gather_documents`` collects with their gradients. ``ranking`` with ``symmetric`` gathers
-  the scores of the other devices' queries itself.
+  which ``gather_documents`` of ``training.trainer.gathering`` collects with their gradients. ``ranking`` with
+  ``symmetric`` gathers the scores of the other devices' queries itself.
 * Losses that are not linear in the mean over texts (``flops``, ``idf-flops``, ``df-flops``, ``spread-out``) average
   or gather over devices themselves: the square of a mean is not the mean of the squares.
 

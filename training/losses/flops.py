@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from torch import Tensor
 
-from training.gathering import mean_over_devices
 from training.losses.options import Count, Positive
 from training.recipe.ranges import Numbers
 from training.scored import Scored
+from training.trainer.gathering import mean_over_devices
 
 _RAREST = 1e-8  # the frequency that a term which occurs nowhere counts with, so that its power stays finite
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from retrieval.errors import ConfigError
-from training.gathering import gather
 from training.scored import Scored
+from training.trainer.gathering import gather
 
 
 def with_prefixes(loss: Callable[[Scored], Tensor], scored: Scored, widths: Sequence[int]) -> Tensor:

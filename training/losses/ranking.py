@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.gathering import gather
 from training.losses.options import Positive
 from training.scored import Scored
+from training.trainer.gathering import gather
 
 
 def ranking(scored: Scored, *, temperature: Positive = 0.05, symmetric: bool = False) -> Tensor:

@@ -6,8 +6,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from training.gathering import gather
 from training.scored import Scored
+from training.trainer.gathering import gather
 
 
 def spread_out(scored: Scored, *, who: Literal["queries", "documents"] = "documents") -> Tensor:

@@ -17,8 +17,8 @@ from retrieval.bitmap import Bitmap
 from retrieval.encoders.terms import TermsEncoder
 from retrieval.errors import ConfigError
 from retrieval.protocols import SearchRequest
-from training.document_index import index_documents
 from training.examples.training_set import TrainingSet
+from training.mining.document_index import index_documents
 from training.teachers.teacher import Scorer
 
 

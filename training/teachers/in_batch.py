@@ -14,8 +14,8 @@ from indexing.progress import Progress
 from indexing.vectors import Vectors
 from retrieval.errors import ConfigError
 from training.examples.drawing import text_key
+from training.mining.stored_vectors import as_documents, store_vectors
 from training.recipe.options import TeacherOptions
-from training.stored_vectors import as_documents, store_vectors
 from training.teachers.pair_scores import PAIR_SCORES
 from training.teachers.teacher import open_teacher
 from training.teachers.vectors import VectorTeacher

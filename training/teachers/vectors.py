@@ -15,7 +15,7 @@ from indexing.progress import Progress
 from retrieval.encoders import open_encoder
 from retrieval.protocols import Encoder
 from training.examples.training_set import TrainingSet
-from training.stored_vectors import as_documents, store_vectors
+from training.mining.stored_vectors import as_documents, store_vectors
 from training.teachers.pair_scores import PAIR_SCORES
 from training.teachers.teacher import Scorer
 

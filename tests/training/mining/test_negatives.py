@@ -13,9 +13,9 @@ import pytest
 from retrieval.errors import ConfigError
 from retrieval.values import Hits
 from training.examples.training_set import TrainingSet
-from training.negatives import mine, without_likely_answers
+from training.mining.negatives import mine, without_likely_answers
+from training.mining.searchers import open_search
 from training.recipe.options import NegativeOptions
-from training.searchers import open_search
 
 N = 12
 

@@ -24,11 +24,11 @@ from retrieval.exact import dense_scores, maxsim_scores, sparse_scores
 from retrieval.exact_terms import bm25_scores
 from retrieval.topk import top_k
 from retrieval.values import Dense, Document, Hits, MultiVector, Sparse, Terms
-from training import document_index
-from training.document_index import index_kind
 from training.examples.training_set import TrainingSet
-from training.searchers import open_search
-from training.stored_vectors import as_documents, store_vectors
+from training.mining import document_index
+from training.mining.document_index import index_kind
+from training.mining.searchers import open_search
+from training.mining.stored_vectors import as_documents, store_vectors
 
 QUERIES = ["river mountain", "old dog", "index vector of the bird", "zebra"]
 
@@ -191,7 +191,7 @@ def test_many_queries_are_answered_in_batches_and_the_same_again(
     data = make_set()
     whole = open_search("bm25", data, folder=tmp_path, progress=heard)(QUERIES, 3)
     assert heard.stages[0] == ("encode documents for bm25", 12, "texts") and heard.done[0] == 12
-    monkeypatch.setattr("training.searchers._BATCH", 3)
+    monkeypatch.setattr("training.mining.searchers._BATCH", 3)
     search = open_search("bm25", data, folder=tmp_path, progress=heard)  # replaces what is in the folder
     for _ in range(2):
         assert_same(search(QUERIES, 3), whole)
@@ -204,7 +204,7 @@ def test_vectors_of_many_blocks_are_those_of_one(
 ) -> None:
     data, encoder = make_set(), Words("late")
     whole = encoder.encode_documents(as_documents(data.documents))
-    monkeypatch.setattr("training.stored_vectors.BLOCK", 5)
+    monkeypatch.setattr("training.mining.stored_vectors.BLOCK", 5)
     stored = store_vectors(
         lambda block: encoder.encode_documents(as_documents(block)),
         data.documents,

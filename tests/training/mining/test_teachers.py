@@ -19,8 +19,8 @@ from retrieval.exact import dense_scores, maxsim_scores
 from retrieval.exact_terms import bm25_scores
 from retrieval.rerank import CrossEncoderReranker
 from training.examples.training_set import TrainingSet
+from training.mining.stored_vectors import as_documents
 from training.recipe.options import TeacherOptions
-from training.stored_vectors import as_documents
 from training.teachers.ensemble import blend
 from training.teachers.in_batch import InBatchTeacher
 from training.teachers.scoring import add_scores

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from indexing.progress import Progress
 from retrieval.errors import ConfigError
 from training.examples.training_set import LISTS, TrainingSet
+from training.mining.searchers import Search
 from training.recipe.options import NegativeOptions
-from training.searchers import Search
 
 
 def mine(

@@ -21,8 +21,8 @@ from retrieval.fusion import Fused
 from retrieval.protocols import Encoder, Searcher, SearchRequest
 from retrieval.rerank import ordered
 from retrieval.values import Hits
-from training.document_index import TextEncoder, index_documents
 from training.examples.training_set import TrainingSet
+from training.mining.document_index import TextEncoder, index_documents
 
 Search = Callable[[Sequence[str], int], Hits]
 """From texts of queries and k to the k best rows of a set's documents for each, ties by ascending row."""

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from training.auxiliaries.table import AUXILIARIES, Sizes, open_auxiliary
 from training.families.family import Family, Features, Task
-from training.gathering import gather, gather_documents, queries_before
-from training.gradcache import cached_loss
 from training.losses.matryoshka import with_prefixes
 from training.losses.table import open_loss
 from training.recipe.options import LossOptions
 from training.scored import Representation, Scored
 from training.splade.query_table import query_weights
+from training.trainer.gathering import gather, gather_documents, queries_before
+from training.trainer.gradcache import cached_loss
 
 BatchTeacher = Callable[[Mapping[str, Any]], Tensor]
 """From a batch to (B, B * n) scores of all its documents for all its queries, on this device."""
@@ -108,7 +108,7 @@ class Objective(nn.Module):
         """The weighted sum, and each term without its weight by its name.
 
         Args:
-            batch: as ``training.batches.Reader`` makes it.
+            batch: as ``training.trainer.batches.Reader`` makes it.
         """
         calculate = partial(self._calculate, batch)
         if self.chunk and torch.is_grad_enabled():

@@ -15,19 +15,19 @@ import polars as pl
 from indexing.durable import MANIFEST, open_manifest, write_manifest
 from indexing.progress import Progress
 from retrieval.errors import ConfigError
-from training.document_index import TextEncoder
 from training.examples.hold_out import hold_out
 from training.examples.mapped import map_frame
 from training.examples.reading import joined, limited, read_training_sets
 from training.examples.training_set import TrainingSet, open_training_set
 from training.families.family import SAMPLE, Sample
-from training.negatives import mine, without_likely_answers
-from training.processes import is_first, wait_for
+from training.mining.document_index import TextEncoder
+from training.mining.negatives import mine, without_likely_answers
+from training.mining.searchers import open_search
 from training.recipe.options import DataOptions, Recipe, TeacherOptions
-from training.searchers import open_search
 from training.teachers.asked import asks_of_lists
 from training.teachers.scoring import add_scores
 from training.teachers.store import texts_fingerprint
+from training.trainer.processes import is_first, wait_for
 
 
 def read_data(recipe: Recipe, root: Path, work: Path, progress: Progress) -> list[TrainingSet]:

@@ -13,8 +13,6 @@ import torch
 from indexing.progress import Progress
 from retrieval.errors import ConfigError
 from training.examples.training_set import TrainingSet
-from training.objective import Objective
-from training.processes import is_first
 from training.recipe.options import (
     DevOptions,
     LossOptions,
@@ -24,15 +22,17 @@ from training.recipe.options import (
     Recipe,
     TeacherOptions,
 )
-from training.run_folder import RECORD
-from training.schedule import Schedule
+from training.run.run_folder import RECORD
+from training.trainer.objective import Objective
+from training.trainer.processes import is_first
+from training.trainer.schedule import Schedule
 
 FOLDER = "ranker"
 """Of the ranker, beside the model."""
 
 
 class Run(Protocol):
-    """What ``training.running`` has for a model and the ranker beside it alike."""
+    """What ``training.run.running`` has for a model and the ranker beside it alike."""
 
     recipe: Recipe
     output: Path

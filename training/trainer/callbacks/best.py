@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback
 
-from training.weights import save_trained
+from training.trainer.weights import save_trained
 
 
 class KeepBest(TrainerCallback):  # type: ignore[misc]

@@ -15,10 +15,10 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer
 
 from retrieval.errors import ConfigError
-from training.batches import Reader, ScheduledExamples
-from training.objective import Objective
-from training.processes import average_gradients
-from training.weights import load_trained, save_trained
+from training.trainer.batches import Reader, ScheduledExamples
+from training.trainer.objective import Objective
+from training.trainer.processes import average_gradients
+from training.trainer.weights import load_trained, save_trained
 
 
 class ObjectiveTrainer(BaseTrainer):  # type: ignore[misc]

@@ -13,10 +13,10 @@ from eval.report import versions
 from indexing.progress import Progress
 from retrieval.compute import choose_device, threads
 from training.examples.training_set import TrainingSet
-from training.processes import n_processes
 from training.recipe.options import Recipe
 from training.recipe.writing import recipe_toml
-from training.run_folder import RECIPE
+from training.run.run_folder import RECIPE
+from training.trainer.processes import n_processes
 
 _TRAINED_WITH = ("sentence-transformers", "transformers", "accelerate", "datasets", "peft")
 _USE = {

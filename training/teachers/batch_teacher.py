@@ -14,10 +14,10 @@ from torch import Tensor
 from indexing.progress import Progress
 from retrieval.errors import ConfigError
 from training.examples.training_set import TrainingSet
-from training.processes import n_processes
 from training.recipe.options import Recipe
 from training.teachers.asked import OF_BATCHES
 from training.teachers.in_batch import InBatchTeacher
+from training.trainer.processes import n_processes
 
 
 @dataclass(frozen=True)

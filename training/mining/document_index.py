@@ -22,7 +22,7 @@ from retrieval.errors import ConfigError
 from retrieval.protocols import Explanation, Fitted, SearchRequest
 from retrieval.values import Dense, Document, Hits, MultiVector, Sparse, Terms
 from training.examples.training_set import TrainingSet
-from training.stored_vectors import as_documents, store_vectors
+from training.mining.stored_vectors import as_documents, store_vectors
 
 _SEGMENT = "00000001"
 _MEMORY_BYTES = 512 * 10**6

@@ -19,33 +19,33 @@ from retrieval.compute import apply_threads, choose_device
 from retrieval.encoders import FAMILIES as ENCODERS
 from retrieval.encoders import open_encoder
 from retrieval.errors import ConfigError
-from training.arguments import arguments, require_trainer
 from training.auxiliaries.table import Sizes
-from training.batch_teacher import BatchTeacher
-from training.batches import ScheduledExamples
-from training.callbacks.best import KeepBest
-from training.callbacks.reporting import Reporting
-from training.callbacks.rounds import RoundEnd
-from training.callbacks.sealing import Sealing, last_checkpoint
-from training.dev import Dev
 from training.examples.training_set import TrainingSet
 from training.families.family import Family, Sample
 from training.families.table import family as family_of
-from training.memory import enough_memory
-from training.objective import Objective, open_terms
-from training.preparing import prepare_round, read_data, sample_texts
-from training.processes import is_first, n_processes, rank
-from training.quiet import quietly
-from training.ranker_turns import FOLDER as RANKER
-from training.ranker_turns import RankerTurns, ranker_recipe
-from training.reach import freeze_unreached
 from training.recipe.options import Recipe
-from training.record import start_facts, write_card, write_record, write_start
-from training.run_folder import WORK, begin
-from training.schedule import Schedule, planned_steps
+from training.run.dev import Dev
+from training.run.preparing import prepare_round, read_data, sample_texts
+from training.run.quiet import quietly
+from training.run.ranker_turns import FOLDER as RANKER
+from training.run.ranker_turns import RankerTurns, ranker_recipe
+from training.run.record import start_facts, write_card, write_record, write_start
+from training.run.run_folder import WORK, begin
 from training.teachers.asked import asks_of_batches
-from training.trainer import ObjectiveTrainer
-from training.weights import average, load_trained, trained_weights
+from training.teachers.batch_teacher import BatchTeacher
+from training.trainer.arguments import arguments, require_trainer
+from training.trainer.batches import ScheduledExamples
+from training.trainer.callbacks.best import KeepBest
+from training.trainer.callbacks.reporting import Reporting
+from training.trainer.callbacks.rounds import RoundEnd
+from training.trainer.callbacks.sealing import Sealing, last_checkpoint
+from training.trainer.memory import enough_memory
+from training.trainer.objective import Objective, open_terms
+from training.trainer.objective_trainer import ObjectiveTrainer
+from training.trainer.processes import is_first, n_processes, rank
+from training.trainer.reach import freeze_unreached
+from training.trainer.schedule import Schedule, planned_steps
+from training.trainer.weights import average, load_trained, trained_weights
 
 
 def train(

@@ -15,7 +15,7 @@ from indexing.progress import Progress
 from training.examples.dataset import examples_dataset
 from training.examples.training_set import TrainingSet
 from training.families.family import Family
-from training.schedule import Schedule
+from training.trainer.schedule import Schedule
 
 Columns = Mapping[str, Sequence[Any]]
 """The columns of ``examples_dataset`` for the queries of a batch, and ``domain``, the number of its training set."""

@@ -1,0 +1,1 @@
+"""Searching a training set's documents, and the negatives found there."""

@@ -1,0 +1,1 @@
+"""The loop: batches, what is minimised, memory, devices, checkpoints."""
