@@ -46,5 +46,6 @@ bench: bench-install ## every benchmark in full; rewrites docs/benchmarks.md
 serve: .venv/installed ## serve COLLECTION (the demo's unless given)
 	$(BIN)/tercet serve $(COLLECTION) --port $(PORT)
 
-docs: .venv/installed ## the command reference from the commands' own help
+docs: .venv/installed ## the references of commands and recipes, from their own code
 	$(BIN)/python docs/make_commands.py
+	$(BIN)/python docs/make_recipe_reference.py

@@ -3,8 +3,8 @@
     python benchmarks/sparse.py [--quick] [--large] [--json]
 
 Data: BM25 vectors of SciFact and NFCorpus (from $TERCET_DATA or ../shared/data; left out where absent), vectors of the
-same from the first SPLADE encoder (`python -m training.splade_head -o .bench/models/splade-minilm`; left out where it
-was not trained), and generated ones, 100,000 and with --large 1,000,000 (see corpora.SparseCorpus). --quick leaves out
+same from a SPLADE encoder (`tercet train splade-minilm -o .bench/models/splade-minilm`; left out where it was not
+trained), and generated ones, 100,000 and with --large 1,000,000 (see corpora.SparseCorpus). --quick leaves out
 SciFact's learned vectors, and of the generated ones kANNolo's graph and most of bmp's settings. Documents are rounded
 to 8-bit impacts and brought into Tercet's order before any engine sees them; query weights are whole numbers up to 32
 with a largest of 32, to which bmp rounds any others.

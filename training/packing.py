@@ -62,6 +62,7 @@ def pack(trained: Path, base: Path, output: Path, rank: int = RANK) -> dict[str,
             raise ConfigError(f"{path}: a pack holds safetensors and JSON files; save the model in that form")
     output.mkdir(parents=True, exist_ok=True)
     write_tensors(output / TENSORS, stored)
+    facts["tensors"] = file_digest(output / TENSORS)
     (output / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return missed
 

@@ -85,8 +85,8 @@ def test_rounds_end_where_nothing_improves_or_at_their_number(graph: HypencoderG
     assert np.array_equal(usual, endless)
 
 
-def test_entries_are_a_fiftieth_of_the_rows_unless_a_number_is_given(graph: HypencoderGraphIndex):
-    assert len(set(graph._entry_rows.tolist()) - {graph.start}) in (N // 50, N // 50 - 1)
+def test_entries_are_a_200th_of_the_rows_unless_a_number_is_given(graph: HypencoderGraphIndex):
+    assert len(set(graph._entry_rows.tolist()) - {graph.start}) in (N // 200, N // 200 - 1)
     chosen = replace(graph, entries=7)._entry_rows
     assert graph.start in chosen and len(chosen) in (7, 8)
     assert np.array_equal(chosen, replace(graph, entries=7)._entry_rows)

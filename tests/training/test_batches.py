@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from indexing.progress import Silent
+from training.examples.dataset import examples_dataset
 from training.examples.drawing import draw, text_key
 from training.examples.reading import read_training_set
+from training.examples.training_set import TrainingSet
 from training.families.family import Sample
 from training.families.table import family
 from training.recipe.options import ModelOptions
+from training.trainer import batches
 from training.trainer.batches import Reader, ScheduledExamples
 from training.trainer.schedule import Schedule
 
@@ -43,7 +47,25 @@ def test_batches_have_the_drawn_examples_in_the_order_of_the_schedule(examples: 
             texts = tuple(columns[f"document_{n}"][place] for n in range(3))
             assert (texts, tuple(columns["keys"][place])) in [(one.documents, one.keys) for one in expected]
     assert max(seen) >= 2
-    assert len(list(examples.folder.iterdir())) <= 3  # epochs that are over are gone
+    assert len(list(examples.folder.iterdir())) <= 4  # epochs that are over are gone
+
+
+def test_a_small_set_that_runs_ahead_takes_no_epoch_from_a_large_one(
+    tmp_path: Path, write_set: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = [read_training_set(write_set(tmp_path / name, n)) for name, n in (("one", 12), ("two", 2))]
+    drawn: list[tuple[str, int]] = []
+
+    def counted(data: TrainingSet, **settings: Any) -> Any:
+        drawn.append((data.name, settings["epoch"]))
+        return examples_dataset(data, **settings)
+
+    monkeypatch.setattr(batches, "examples_dataset", counted)
+    schedule = Schedule((12, 2), 4, 14, seed=1)  # a step of the small set is two of its epochs
+    examples = ScheduledExamples(sets, schedule, 1, tmp_path / "examples")
+    for step in range(14):
+        examples.__getitems__(range(4 * step, 4 * step + 4))
+    assert sorted(drawn) == [("one", epoch) for epoch in range(4)] + [("two", epoch) for epoch in range(4)]
 
 
 def test_a_batch_is_the_same_without_those_before_it(examples: ScheduledExamples, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from indexing.progress import Silent
 from retrieval.errors import ConfigError
-from training.examples.dataset import examples_dataset
+from training.examples.dataset import are_scored, examples_dataset
 from training.examples.drawing import Example, draw, text_key
 from training.examples.training_set import LISTS, TEXTS, TrainingSet
 
@@ -135,22 +135,19 @@ class Counted(Silent):
         self.done += amount
 
 
-def dataset(sets: list[TrainingSet], folder: Path, **changed: Any) -> Any:
-    return examples_dataset(sets, **({"seed": 0, "epoch": 0, "negatives": 2, "folder": folder} | changed))
+def dataset(data: TrainingSet, folder: Path, **changed: Any) -> Any:
+    return examples_dataset(data, **({"seed": 0, "epoch": 0, "negatives": 2, "folder": folder} | changed))
 
 
-def test_a_data_set_has_a_row_for_each_query_of_all_sets(
-    tmp_path: Path, capfd: pytest.CaptureFixture
-) -> None:
-    one, other = make([LISTED] * 3, 9), replace(make([LISTED] * 2, 6), name="other")
+def test_a_data_set_has_a_row_for_each_query(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    data = make([LISTED] * 5, 9)
     counted = Counted()
-    made = dataset([one, other], tmp_path, progress=counted)
+    made = dataset(data, tmp_path, progress=counted)
     assert made.column_names == [
         "query", "document_0", "document_1", "document_2", "labels", "keys", "relevant",
     ]  # fmt: skip
     assert (counted.total, counted.done) == (5, 5) and capfd.readouterr().err == ""
-    drawn = [*draw(one, 0, 0, 2), *draw(other, 0, 0, 2)]
-    for row, example in zip(made, drawn, strict=True):
+    for row, example in zip(made, draw(data, 0, 0, 2), strict=True):
         assert row["query"] == example.query
         assert tuple(row[f"document_{place}"] for place in range(3)) == example.documents
         assert tuple(row["labels"]) == example.labels
@@ -164,25 +161,25 @@ def test_a_data_set_on_disk_is_used_again_and_never_for_other_arguments(tmp_path
         "first": {}, "again": {}, "epoch": {"epoch": 1}, "seed": {"seed": 1}, "negatives": {"negatives": 1},
     }.items():  # fmt: skip
         counted = Counted()
-        (file,) = dataset([data], tmp_path, progress=counted, **changed).cache_files
+        (file,) = dataset(data, tmp_path, progress=counted, **changed).cache_files
         files[name] = file["filename"]
         assert counted.done == (0 if name == "again" else 3)
-    (file,) = dataset([data.select([1, 0, 2])], tmp_path).cache_files
+    (file,) = dataset(data.select([1, 0, 2]), tmp_path).cache_files
     assert files.pop("again") == files["first"] and Path(files["first"]).is_relative_to(tmp_path)
     assert len({*files.values(), file["filename"]}) == 5
 
 
 def test_scores_are_a_column_where_every_list_has_them(tmp_path: Path) -> None:
     scored = make([([4, 0, 1], [1, 0, 0], [9, 5, 4])] * 2, 6)
-    made = dataset([scored], tmp_path)
+    made = dataset(scored, tmp_path)
     assert set(made.column_names) > {"labels", "scores"} and made[0]["scores"][0] == 9
     plain = replace(make([LISTED], 6), name="plain")
     with pytest.raises(ConfigError, match=r"some queries have a teacher's scores.*1 of plain"):
-        dataset([scored, plain], tmp_path)
+        are_scored([scored, plain])
 
 
 def test_faults_come_through_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="every document answers the query 'q0'"):
-        dataset([make([([0], [1], None)], 1)], tmp_path)
+        dataset(make([([0], [1], None)], 1), tmp_path)
     with pytest.raises(ConfigError, match="there is no query to train on"):
-        dataset([make([LISTED], 6).select([])], tmp_path)
+        dataset(make([LISTED], 6).select([]), tmp_path)

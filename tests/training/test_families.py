@@ -23,6 +23,7 @@ from training.families.table import FAMILIES, family
 from training.recipe.options import LossOptions, ModelOptions
 from training.trainer.batches import Reader
 from training.trainer.objective import Objective, open_terms
+from training.trainer.reach import freeze_unreached
 
 QUERIES = ("river", "the cat", "fast red fish", "old index")
 DOCUMENTS = (
@@ -122,7 +123,7 @@ def test_the_loss_falls_and_the_saved_model_is_the_same_elsewhere(
             )[0]
         family(name).save(model, tmp_path / "model")
         reranker = CrossEncoderReranker.open(str(tmp_path / "model"), {"dtype": "float32"})
-        assert reranker.scores(pairs) == pytest.approx(expected.sigmoid().numpy(), abs=1e-5)
+        assert reranker.scores(pairs) == pytest.approx(expected.numpy(), abs=1e-5)  # no sigmoid
         return
     family(name).finish(model, ModelOptions(options=options.get("options", {})), SAMPLE, Silent())
     expected = {task: vectors(name, model, task) for task in ("query", "document")}
@@ -178,6 +179,15 @@ def test_only_the_last_layers_are_trained(still: Path) -> None:
     assert all(".layer.1." in name for name in trained)
 
 
+def test_without_layers_only_what_is_new_is_trained(still: Path) -> None:
+    model = opened("late", still, lora_layers=0)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert trained
+    assert all(family("late").is_new(name) for name in trained)
+    with pytest.raises(ConfigError, match="nothing of the model is trained"):
+        freeze_unreached(opened("dense", still, lora_layers=0), family("dense"))
+
+
 def test_updates_begin_as_nothing_and_are_all_that_is_trained(still: Path) -> None:
     plain_, low = opened("dense", still).eval(), opened("dense", still, lora_rank=2).eval()
     np.testing.assert_array_equal(vectors("dense", low, "query"), vectors("dense", plain_, "query"))
@@ -189,6 +199,16 @@ def test_updates_begin_as_nothing_and_are_all_that_is_trained(still: Path) -> No
     assert not any("lora" in name for name, _ in whole.named_parameters())
     np.testing.assert_allclose(vectors("dense", whole, "query"), vectors("dense", low, "query"), atol=1e-6)
     assert merged(plain_) is plain_
+
+
+def test_all_of_a_new_classifier_learns_at_the_rate_of_what_is_new(
+    make_checkpoint: Callable[..., Path],
+) -> None:
+    sizes = {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4}
+    model = opened("reranker", make_checkpoint("distilbert", **sizes), lora_layers=1)
+    new = [name for name, _ in model.named_parameters() if family("reranker").is_new(name)]
+    assert {name.split(".")[-2] for name in new} == {"pre_classifier", "classifier"}
+    assert all(model.get_parameter(name).requires_grad for name in new)
 
 
 def test_kept_layers_are_spread(make_checkpoint: Callable[..., Path]) -> None:
@@ -228,6 +248,12 @@ def test_impossible_options_of_a_family_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         opened(name, still, options=options)
+
+
+@pytest.mark.parametrize("name", ["late", "reranker"])
+def test_towers_are_refused_where_no_encoder_would_open_them(name: str, still: Path) -> None:
+    with pytest.raises(ConfigError, match="query_layers"):
+        opened(name, still, query_layers=1)
 
 
 def test_a_trained_sparse_model_is_trained_on(still: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.examples.hold_out import hold_out
+from training.examples.hold_out import hold_out, sampled
 from training.examples.lists import PAIRS, lists_of
 from training.examples.training_set import TEXTS, TrainingSet
 
@@ -61,6 +61,21 @@ def answers(data: TrainingSet) -> set[str]:
         for row, label in zip(rows, labels, strict=True)
         if label > 0
     }
+
+
+@given(training_sets(), st.integers(0, 9), st.integers(0, 14), st.integers(0, 3))
+def test_a_set_that_is_not_trained_on_is_used_whole(
+    data: TrainingSet, n_queries: int, n_documents: int, seed: int
+) -> None:
+    dev = sampled(data, n_queries, n_documents, seed)
+    assert dev.queries.height == min(n_queries, data.queries.height)
+    wanted = data.documents.height if n_documents == 0 else min(n_documents, data.documents.height)
+    assert dev.documents.height >= wanted
+    whole = judged(data)
+    for query, found in judged(dev).items():
+        kept = {one: pair for one, pair in whole[query].items() if one in set(dev.documents["id"])}
+        assert found == kept
+        assert {one for one, (label, _) in whole[query].items() if label > 0} <= found.keys()
 
 
 @given(training_sets(), st.integers(0, 5), st.integers(0, 14), st.integers(0, 3))

@@ -156,6 +156,11 @@ def test_damage_is_named(folders, tmp_path):
     with pytest.raises(CorruptError, match="there is no tensor"):
         unpack(small, base)
     (small / FACTS).write_text(kept)
+    whole = (small / TENSORS).read_bytes()
+    for damaged in (whole[:-10], whole[:-1] + bytes([whole[-1] ^ 1])):
+        (small / TENSORS).write_bytes(damaged)
+        with pytest.raises(CorruptError, match=r"not the file that pack\.json describes"):
+            unpack(small, base)
     (small / TENSORS).unlink()
     with pytest.raises(CorruptError, match="missing"):
         unpack(small, base)

@@ -91,7 +91,8 @@ def test_a_recipe_is_read_with_defaults_for_what_it_leaves_out(recipe: Path) -> 
         (["data.1.limit=5"], {"data": (DataOptions("one"), DataOptions("two.jsonl", limit=5))}),
         (["data.1.limit="], {"data": (DataOptions("one"), DataOptions("two.jsonl"))}),
         (["data.0.source=a=b"], {"data": (DataOptions("a=b"), DataOptions("two.jsonl", limit=100))}),
-        (["teachers.0.name=bm25", "teachers.0.weight=2"], {"teachers": (TeacherOptions("bm25", weight=2.0),)}),
+        (["teachers.0.name=bm25", "teachers.0.weight=2", "negatives.margin=0.9"],
+         {"teachers": (TeacherOptions("bm25", weight=2.0),), "negatives": NegativeOptions(margin=0.9)}),
         (["model.options.heads=[1, 2]", "model.base="],
          {"model": ModelOptions(options={"pooling": "mean", "deep": {"of": [1, 2]}, "heads": [1, 2]})}),
         (["losses.1.matryoshka.1=32", "losses.0.options="],
@@ -116,6 +117,9 @@ def test_values_are_set_beside_the_file(recipe: Path, overrides: list[str], chan
         ("losses=3", "losses is 3, an integer; it must be a list"),
         ("model.options=3", "model.options is 3, an integer; it must be a table"),
         ("losses.1.matryoshka.0=-1", "losses.1.matryoshka.0 is -1; it must be at least 1"),
+        ("teachers.0.name=bm25", r"\[\[teachers\]\].*nothing asks for them; add one of adversarial"),
+        ("family=sparse", "matryoshka is for prefixes of dense vectors"),
+        ("negatives.margin=1.5", "negatives.margin is 1.5; it must be above 0 and at most 1"),
         ("optim.batch=0", "optim.batch is 0; it must be at least 1"),
         ("optim.lr=0", "optim.lr is 0.0; it must be above 0"),
         ("optim.lr=nan", "optim.lr is nan; it must be above 0"),
@@ -208,18 +212,19 @@ shares = st.floats(0, 1)
 @st.composite
 def recipes(draw: st.DrawFn) -> Recipe:
     some = st.none() | st.integers(1, 2**40)
+    family = draw(st.sampled_from(["dense", "sparse", "late"]))
     losses = st.builds(
         LossOptions,
         name=st.sampled_from(sorted(LOSSES)),
         weight=st.floats(0, 1e300),
         warmup=shares,
-        matryoshka=st.lists(st.integers(1, 512), max_size=3).map(tuple),
+        matryoshka=st.lists(st.integers(1, 512), max_size=3 if family == "dense" else 0).map(tuple),
         options=options,
     )
     ranker = draw(st.none() | st.builds(RankerOptions, base=words, lr=st.floats(5e-324, 1e300)))
     return Recipe(
         name=draw(words),
-        family=draw(st.sampled_from(["dense", "sparse", "late"])),
+        family=family,
         model=ModelOptions(base=draw(words), query_length=draw(some), options=draw(options)),
         data=tuple(draw(st.lists(st.builds(DataOptions, source=words, limit=some), min_size=1, max_size=2))),
         negatives=NegativeOptions(searcher="model", every=1) if ranker else NegativeOptions(),

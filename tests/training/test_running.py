@@ -150,6 +150,19 @@ def test_another_recipe_is_refused(
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(ConfigError, match="no training run"):
         train(recipe, tmp_path / "mine", root, fresh=True)
+    (tmp_path / "mine" / "recipe.toml").write_text("of the owner's own")
+    with pytest.raises(ConfigError, match="no training run"):
+        train(recipe, tmp_path / "mine", root, fresh=True)
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_a_single_query_cannot_be_held_out(
+    recipe: Recipe, tmp_path: Path, write_set: Callable[..., Path]
+) -> None:
+    write_set(tmp_path / "one", 2)
+    alone = replace(recipe, data=(DataOptions("one", limit=1),))
+    with pytest.raises(ConfigError, match=r"no query of 'one' can be held out.*dev\.queries = 0"):
+        train(alone, tmp_path / "model", tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_batch(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from retrieval.errors import ConfigError
 from training.auxiliaries.table import Sizes
 from training.losses.options import Positive
 from training.recipe.ranges import Numbers
@@ -30,6 +31,9 @@ class DomainAdversary(nn.Module):
         strength: of the reversed gradient.
         schedule: whether the strength rises as 2 / (1 + exp(-10 p)) - 1 with the share p of the training that is done,
             so that a classifier that knows nothing yet disturbs nothing.
+
+    Raises:
+        ConfigError: there is one training set alone, which nothing has to be told from.
     """
 
     def __init__(
@@ -42,6 +46,11 @@ class DomainAdversary(nn.Module):
         schedule: bool = True,
     ) -> None:
         super().__init__()
+        if sizes.domains < 2:
+            raise ConfigError(
+                "the loss 'domain' tells training sets apart, and there is only one; add a second [[data]] table, or "
+                "leave the loss out"
+            )
         self.who: Literal["queries", "documents"] = who
         self.strength = strength
         self.schedule = schedule

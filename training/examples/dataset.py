@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def examples_dataset(
-    sets: Sequence[TrainingSet],
+    data: TrainingSet,
     *,
     seed: int,
     epoch: int,
@@ -26,14 +26,14 @@ def examples_dataset(
     folder: Path,
     progress: Progress | None = None,
 ) -> Dataset:
-    """An example of every query of the sets, in their order, in an Arrow file that is mapped.
+    """An example of every query of a set, in their order, in an Arrow file that is mapped.
 
     Columns: ``query`` and ``document_0`` (which answers it) to ``document_n-1`` are texts; ``labels`` (n) are
     judgements; ``scores`` (n), a teacher's, are there where every list has them; ``keys`` (n) and ``relevant`` (any
-    number) are as in ``Example``. A file that is there already for the same sets and arguments is used.
+    number) are as in ``Example``. A file that is there already for the same set and arguments is used.
 
     Args:
-        sets: all of them scored, or none.
+        data: the set.
         seed: see ``draw``.
         epoch: see ``draw``.
         negatives: of each example, n - 1.
@@ -48,22 +48,21 @@ def examples_dataset(
         from datasets.exceptions import DatasetGenerationError  # type: ignore[import-untyped]
     except ImportError as error:
         raise MissingExtraError("datasets", "train") from error
-    total = sum(one.queries.height for one in sets)
-    if not total:
+    scored = are_scored([data])
+    if not data.queries.height:
         raise ConfigError(
             "there is no query to train on; [[data]] names no set, or all queries were held out"
         )
     progress = progress or Silent()
-    progress.start("drawing examples", total, "queries")
+    progress.start("drawing examples", data.queries.height, "queries")
 
     def rows() -> Iterator[dict[str, Any]]:
-        for one in sets:
-            for example in draw(one, seed, epoch, negatives):
-                progress.advance(1)
-                yield _row(example)
+        for example in draw(data, seed, epoch, negatives):
+            progress.advance(1)
+            yield _row(example)
 
-    facts = [seed, epoch, negatives, *(one.fingerprint for one in sets)]
-    features = _features(negatives + 1, scored=_scored(sets))
+    facts = [seed, epoch, negatives, data.fingerprint]
+    features = _features(negatives + 1, scored=scored)
     name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
     try:
         with _without_bars():
@@ -88,8 +87,12 @@ def _without_bars() -> Iterator[None]:
             utils.enable_progress_bars()
 
 
-def _scored(sets: Sequence[TrainingSet]) -> bool:
-    """Whether there are scores, of all lists then."""
+def are_scored(sets: Sequence[TrainingSet]) -> bool:
+    """Whether lists have a teacher's scores: all of them, or none.
+
+    Raises:
+        ConfigError: some have, others have not.
+    """
     missing = {one.name: one.lists["scores"].null_count() for one in sets}
     if any(missing.values()) and sum(missing.values()) < sum(one.lists.height for one in sets):
         shown = ", ".join(f"{n:,} of {name}" for name, n in missing.items() if n)

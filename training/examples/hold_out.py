@@ -30,8 +30,7 @@ def hold_out(
         What to train on and what to choose by.
     """
     rng = np.random.default_rng(seed)
-    total = data.queries.height
-    held = np.sort(rng.choice(total, min(n_queries, total // 2), replace=False))
+    held = _chosen(data.queries.height, min(n_queries, data.queries.height // 2), rng)
     answers = pairs_of(data.lists).filter(pl.col("label") > 0)
     held_answers = answers.filter(pl.col("query").is_in(held))["document"].unique()
     texts = data.documents["text"]
@@ -45,6 +44,27 @@ def hold_out(
         _part(data, np.flatnonzero(kept), ~answering.to_numpy()),
         _part(data, held, searched),
     )
+
+
+def sampled(data: TrainingSet, n_queries: int, n_documents: int, seed: int) -> TrainingSet:
+    """Queries to choose by of a set that is not trained on, all of which may be used.
+
+    Args:
+        data: the whole set.
+        n_queries: that are used, or all where there are fewer.
+        n_documents: in the sample, as for ``hold_out``.
+        seed: of the choice.
+    """
+    rng = np.random.default_rng(seed)
+    held = _chosen(data.queries.height, min(n_queries, data.queries.height), rng)
+    answers = pairs_of(data.lists).filter(pl.col("label") > 0)
+    held_answers = answers.filter(pl.col("query").is_in(held))["document"].unique()
+    return _part(data, held, _sample(held_answers.to_numpy(), data.documents.height, n_documents, rng))
+
+
+def _chosen(total: int, wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """So many rows, ascending."""
+    return np.sort(rng.choice(total, wanted, replace=False))
 
 
 def _sample(

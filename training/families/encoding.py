@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from indexing.progress import Progress
-from retrieval.compute import cpu_has_bfloat16
 from training.families.family import Features, Task
+from training.trainer.arguments import uses_half
 
 BATCH = 32
 """Texts a model reads at once outside of training."""
@@ -31,10 +31,9 @@ def measuring(model: Any) -> Iterator[None]:
     """The model as it is used and not as it is trained: no dropout, no gradients, half precision where that is fast."""
     trained = model.training
     device = model.device.type
-    half = device == "cuda" or (device == "cpu" and cpu_has_bfloat16())
     model.eval()
     try:
-        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=half):
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=uses_half("auto", device)):
             yield
     finally:
         model.train(trained)

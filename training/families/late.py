@@ -27,7 +27,7 @@ from retrieval.maxsim import best_rows
 from retrieval.values import Hits, MultiVector
 from training.families.encoding import BATCH, encoded, read
 from training.families.family import Features, Sample, Task
-from training.families.layers import transformers_of, two_towers, with_modules
+from training.families.layers import transformers_of, with_modules
 from training.families.opening import (
     drop_layers,
     is_low_rank,
@@ -62,6 +62,10 @@ class LateFamily:
     def open(self, options: ModelOptions, seed: int, sample: Sample, progress: Progress) -> Any:
         """See ``Family``; ``OPTIONS`` are its own."""
         chosen = read_options("late", options.options, OPTIONS)
+        if options.query_layers is not None:
+            raise ConfigError(
+                "the late encoder reads queries and documents by one transformer; leave model.query_layers out"
+            )
         torch.manual_seed(seed)
         folder = locate(options.base)
         model = _loaded(folder)
@@ -72,8 +76,6 @@ class LateFamily:
         elif chosen["dim"] not in (None, model.get_embedding_dimension()):
             width = model.get_embedding_dimension()
             raise ConfigError(f"model.options.dim is {chosen['dim']}; {folder} already projects to {width}")
-        if options.query_layers is not None:
-            model = two_towers(model, options.query_layers)
         if chosen["query_weights"] and not any(
             isinstance(part, QueryTokenWeights) for part in model.modules()
         ):

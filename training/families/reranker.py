@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from indexing.progress import Progress
 from retrieval.encoders.options import read_options
@@ -27,7 +27,11 @@ _CANDIDATES = 50  # of BM25, that are put in order to measure
 
 
 class RerankerFamily:
-    """A ``CrossEncoder`` with one output (Nogueira & Cho, arXiv:1901.04085); of any other model, with a new one."""
+    """A ``CrossEncoder`` with one output (Nogueira & Cho, arXiv:1901.04085); of any other model, with a new one.
+
+    What it gives is the logit that was trained, without the sigmoid that sentence-transformers gives a single output by
+    itself: as a teacher's, scores between 0 and 1 would tell good documents hardly apart.
+    """
 
     joint = True
 
@@ -40,7 +44,7 @@ class RerankerFamily:
             raise ConfigError("a reranker reads query and document together; leave model.query_layers out")
         torch.manual_seed(seed)
         folder = locate(options.base)
-        model = load(CrossEncoder, folder, num_labels=1)
+        model = load(CrossEncoder, folder, num_labels=1, activation_fn=nn.Identity())
         limit_length(model, folder, options)
         drop_layers(model, options)
         return restrict(model, options, self.is_new)
@@ -60,7 +64,7 @@ class RerankerFamily:
 
     def is_new(self, parameter: str) -> bool:
         """The classifier, and low-rank updates."""
-        return ".classifier" in parameter or is_low_rank(parameter)
+        return "classifier." in parameter or is_low_rank(parameter)  # DistilBERT has a "pre_classifier" too
 
     def search(
         self, model: Any, queries: Sequence[str], documents: Sequence[str], k: int, progress: Progress

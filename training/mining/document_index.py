@@ -17,10 +17,9 @@ from indexing.kinds import kind_class
 from indexing.planner import planned_search
 from indexing.progress import Progress
 from indexing.segment import index_folder, segment_folder
-from indexing.vectors import Vectors
 from retrieval.errors import ConfigError
 from retrieval.protocols import Explanation, Fitted, SearchRequest
-from retrieval.values import Dense, Document, Hits, MultiVector, Sparse, Terms
+from retrieval.values import Dense, Document, Hits, MultiVector, QueryNetwork, Sparse, Terms
 from training.examples.training_set import TrainingSet
 from training.mining.stored_vectors import as_documents, store_vectors
 
@@ -31,8 +30,9 @@ _KINDS: dict[type, tuple[str, int, str]] = {
     Dense: ("flat", 200_000, "hnsw"),
     Sparse: ("inverted", 0, "inverted"),
     MultiVector: ("maxsim", 2_000, "plaid"),
+    QueryNetwork: ("hypencoder", 5_000, "hypencoder-graph"),
 }
-"""What an encoder makes -> the exact kind, the rows up to which it is used, and the kind for more of them."""
+"""What an encoder makes of a query -> the exact kind, the rows up to which it is used, and the kind for more."""
 
 
 class TextEncoder(Protocol):
@@ -105,7 +105,7 @@ def index_documents(
         f"documents for {name}",
         progress,
     )
-    spec = index_spec(index_kind(type(vectors), len(vectors)), {})
+    spec = index_spec(index_kind(getattr(encoder, "query_value", type(vectors)), len(vectors)), {})
     (spec,) = fitted(folder, name, (spec,), vectors, memory_bytes=_MEMORY_BYTES, progress=progress)
     build_index(folder, _SEGMENT, name, spec, 1, memory_bytes=_MEMORY_BYTES, progress=progress)
     index = kind_class(spec.kind).load(
@@ -117,8 +117,8 @@ def index_documents(
     return DocumentIndex(encoder, index)
 
 
-def index_kind(value: type[Vectors], n: int) -> str:
-    """The kind of index for n rows of a value.
+def index_kind(value: type, n: int) -> str:
+    """The kind of index for n rows that queries of a value search.
 
     Raises:
         ConfigError: there is none.

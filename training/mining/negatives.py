@@ -34,7 +34,8 @@ def mine(
 
     Args:
         data: the set; a teacher's scores in it are dropped, since the new documents have none.
-        search: over the set's documents; called once, with all queries.
+        search: over the set's documents, by ``open_search`` (``bm25``, ``dense``, ``sparse``, ``late``, several joined
+            by "+", ``hybrid``, the folder of a collection, or ``model``); called once, with all queries.
         options: ``first``, ``last`` and ``per_query``.
         seed: of the random documents.
         progress: hears how many queries were given random documents.

@@ -16,9 +16,11 @@ class ModelOptions:
         max_length: tokens of a document.
         query_length: tokens of a query; None is ``max_length``.
         lora_rank: rank of the low-rank updates of the encoder's linear layers (Hu et al. 2022); 0 trains all weights.
-        lora_layers: the last so many layers are trained, the others stay as they are; None trains every layer.
+        lora_layers: the last so many layers are trained, the others stay as they are; None trains every layer, 0 only
+            what is new, such as a projection.
         layers: layers that are kept of the base, spread evenly (Fan et al. 2020); None keeps all.
-        query_layers: layers of a query encoder of its own, shallower than the documents'; None shares one encoder.
+        query_layers: layers of a query encoder of its own, shallower than the documents'; None shares one encoder. Of
+            dense and sparse models alone.
         options: what only the model's family knows (see ``training/families``).
     """
 
@@ -75,7 +77,9 @@ class NegativeOptions:
     """``[negatives]``: documents that do not answer a query, found by a searcher.
 
     Attributes:
-        searcher: ``none``, ``bm25``, ``dense``, ``late``, ``hybrid``, or ``model`` for the one that is trained.
+        searcher: ``none``; ``bm25``, ``dense``, ``sparse`` or ``late``, with a checkpoint after a colon where it is not
+            the default one (``sparse:FOLDER``), or several joined by "+"; ``hybrid`` for bm25, dense and late; the
+            folder of a collection; or ``model`` for the one that is trained.
         first, last: ranks (from 1) that negatives are drawn from.
         per_query: negatives of each example.
         margin: with teacher scores, negatives that score above this share of the positive's score are left out.

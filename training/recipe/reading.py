@@ -19,7 +19,7 @@ from training.losses.table import LOSSES
 from training.recipe.conversion import convert
 from training.recipe.options import Recipe
 from training.recipe.overrides import override
-from training.teachers.asked import OF_LISTS
+from training.teachers.asked import OF_BATCHES, OF_LISTS, asks_of_batches, asks_of_lists
 from training.teachers.teacher import TEACHERS
 
 _LINE = re.compile(r"at line (\d+)")
@@ -95,6 +95,15 @@ def _check(recipe: Recipe) -> None:
     if recipe.negatives.first > recipe.negatives.last:
         raise ConfigError(
             f"negatives.first is {recipe.negatives.first}, behind negatives.last ({recipe.negatives.last})"
+        )
+    if recipe.family != "dense" and any(one.matryoshka for one in recipe.losses):
+        raise ConfigError(
+            f"losses.matryoshka is for prefixes of dense vectors; leave it out of a {recipe.family} model's losses"
+        )
+    if recipe.teachers and not (asks_of_lists(recipe) or asks_of_batches(recipe)):
+        raise ConfigError(
+            "[[teachers]] names whose scores are learnt from, and nothing asks for them; add one of "
+            f"{', '.join(sorted(OF_LISTS | OF_BATCHES))} to [[losses]], or leave [[teachers]] out"
         )
     if recipe.ranker is not None:
         _check_ranker(recipe)

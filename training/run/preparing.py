@@ -15,7 +15,7 @@ import polars as pl
 from indexing.durable import MANIFEST, open_manifest, write_manifest
 from indexing.progress import Progress
 from retrieval.errors import ConfigError
-from training.examples.hold_out import hold_out
+from training.examples.hold_out import hold_out, sampled
 from training.examples.mapped import map_frame
 from training.examples.reading import joined, limited, read_training_sets
 from training.examples.training_set import TrainingSet, open_training_set
@@ -63,14 +63,20 @@ def _read(recipe: Recipe, root: Path, progress: Progress) -> list[TrainingSet]:
         return sets
     if dev.source:
         (measured,) = read_training_sets((DataOptions(dev.source),), root, recipe.seed, progress)
-        return [*sets, hold_out(measured, dev.queries, dev.documents, recipe.seed)[1]]
+        return [*sets, sampled(measured, dev.queries, dev.documents, recipe.seed)]
     halves = [hold_out(one, dev.queries, dev.documents, recipe.seed) for one in sets]
     empty = [kept.name for kept, _ in halves if not kept.queries.height]
     if empty:
         raise ConfigError(
             f"no query of {empty[0]!r} is left to train on after holding out; lower dev.queries, or name dev.source"
         )
-    return [*(kept for kept, _ in halves), joined([held for _, held in halves])]
+    dev_set = joined([held for _, held in halves])
+    if not dev_set.queries.height:
+        raise ConfigError(
+            f"no query of {dev_set.name!r} can be held out, since at least half of them are trained on; set "
+            "dev.queries = 0, or name dev.source"
+        )
+    return [*(kept for kept, _ in halves), dev_set]
 
 
 def _source(options: DataOptions, root: Path, seed: int, progress: Progress) -> TrainingSet:

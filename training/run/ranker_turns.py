@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from indexing.progress import Progress
 from retrieval.errors import ConfigError
 from training.examples.training_set import TrainingSet
@@ -126,8 +124,6 @@ class RankerTurns:
     def _opened(self) -> Objective:
         if self._objective is None:
             self._objective = self.run.open(self.sets)
-            # A teacher's softmax is of logits; a new head would be given a sigmoid.
-            self._objective.model.activation_fn = torch.nn.Identity()
             self._step = self.run.resume(self._objective)
         return self._objective
 

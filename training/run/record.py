@@ -21,8 +21,6 @@ from training.trainer.processes import n_processes
 _TRAINED_WITH = ("sentence-transformers", "transformers", "accelerate", "datasets", "peft")
 _USE = {
     "dense": "tercet index CORPUS -o COLLECTION --with dense -m {folder}",
-    "sparse": "tercet index CORPUS -o COLLECTION --with sparse --sparse-model {folder}",
-    "late": "tercet index CORPUS -o COLLECTION --with late --late-model {folder}",
     "reranker": 'tercet search COLLECTION "query" --rerank {folder}',
 }
 
@@ -103,7 +101,8 @@ def write_card(folder: Path, recipe: Recipe, figures: Mapping[str, Mapping[str, 
     kind = {"late": "late-interaction"}.get(recipe.family, recipe.family)
     data = ", ".join(f"`{one.source}`" for one in recipe.data)
     losses = ", ".join(one.name for one in recipe.losses)
-    use = _USE.get(recipe.family, "tercet index CORPUS -o COLLECTION --with " + recipe.family)
+    own = "tercet index CORPUS -o COLLECTION --with {family} --{family}-model {folder}"
+    use = _USE.get(recipe.family, own)
     names = list(dict.fromkeys(name for found in figures.values() for name in found))
     rows = [
         f"| {when} | " + " | ".join(f"{found[name]:.4g}" if name in found else "" for name in names) + " |"
@@ -124,7 +123,7 @@ def write_card(folder: Path, recipe: Recipe, figures: Mapping[str, Mapping[str, 
         f"A {kind} model, trained from `{recipe.model.base}` on {data} with {losses}.",
         "",
         "```",
-        use.format(folder="FOLDER"),
+        use.format(family=recipe.family, folder="FOLDER"),
         "```",
         "",
         *table,

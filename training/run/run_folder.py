@@ -25,9 +25,10 @@ def begin(recipe: Recipe, output: Path, *, fresh: bool) -> None:
         IncompatibleError: it was begun with another recipe.
     """
     wanted, path = recipe_toml(recipe), output / RECIPE
-    if path.exists() and fresh:
+    begun = path.exists() and ((output / WORK).is_dir() or (output / RECORD).exists())
+    if begun and fresh:
         shutil.rmtree(output)
-    elif path.exists():
+    elif begun:
         _check_same(path.read_text(encoding="utf-8"), wanted, output)
     elif output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"{output} exists and is no training run; choose another folder")

@@ -162,7 +162,9 @@ class _Run:
         """Measured once, also of a run that is gone on with."""
         path = self.work / "before.json"
         if not path.exists() and is_first():
-            path.write_text(json.dumps(self._measured(model, dev)), encoding="utf-8")
+            unfinished = path.with_suffix(".tmp")
+            unfinished.write_text(json.dumps(self._measured(model, dev)), encoding="utf-8")
+            unfinished.replace(path)
         found: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if is_first() else {}
         self._tell("before", found)
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -18,7 +19,11 @@ from training.examples.training_set import TrainingSet
 from training.teachers.pairs import pair_keys
 from training.teachers.teacher import Scorer
 
-_SCAN: dict[str, Callable[[Path], pl.LazyFrame]] = {".jsonl": pl.scan_ndjson, ".parquet": pl.scan_parquet}
+_SCAN: dict[str, Callable[[Path], pl.LazyFrame]] = {
+    # Types are those of all lines: the first hundred scores may be whole numbers.
+    ".jsonl": partial(pl.scan_ndjson, infer_schema_length=None),
+    ".parquet": pl.scan_parquet,
+}
 _COLUMNS = {"query": pl.String, "document": pl.String, "score": pl.Float32}
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from indexing.progress import Progress
-from training.examples.dataset import examples_dataset
+from training.examples.dataset import are_scored, examples_dataset
 from training.examples.training_set import TrainingSet
 from training.families.family import Family
 from training.trainer.schedule import Schedule
@@ -30,54 +30,59 @@ class ScheduledExamples:
         schedule: of their queries.
         negatives: documents of an example that do not answer.
         folder: for the examples of running epochs.
+
+    Raises:
+        ConfigError: some sets have a teacher's scores, others have none.
     """
 
     sets: Sequence[TrainingSet]
     schedule: Schedule
     negatives: int
     folder: Path
-    _epochs: dict[int, Any] = field(default_factory=dict, repr=False)
+    _drawn: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        are_scored(self.sets)
 
     def __len__(self) -> int:
         return len(self.schedule)
 
     def draw(self, step: int, progress: Progress) -> None:
         """Draw what a step needs before it is asked for, since that may take long."""
-        for epoch in {
-            self.schedule.place(step * self.schedule.batch + place)[1]
+        for number, epoch in {
+            self.schedule.place(step * self.schedule.batch + place)[:2]
             for place in (0, self.schedule.batch - 1)
         }:
-            self._of(epoch, progress)
+            self._of(number, epoch, progress)
 
     def __getitems__(self, examples: Sequence[int]) -> Columns:
-        """The columns of some examples; those of a batch are of one training set, of one epoch or two."""
+        """The columns of some examples; those of a batch are of one training set, of one epoch or more."""
         places = [self.schedule.place(example) for example in examples]
-        first = [sum(one.queries.height for one in self.sets[:number]) for number in range(len(self.sets))]
         columns: dict[str, list[Any]] = {}
-        for epoch in sorted({epoch for _, epoch, _ in places}):
-            rows = [first[number] + row for number, one, row in places if one == epoch]
-            for name, values in self._of(epoch)[rows].items():
+        for drawn in dict.fromkeys(place[:2] for place in places):
+            rows = [place[2] for place in places if place[:2] == drawn]
+            for name, values in self._of(*drawn)[rows].items():
                 columns.setdefault(name, []).extend(values)
         return columns | {"domain": [number for number, _, _ in places]}
 
-    def _of(self, epoch: int, progress: Progress | None = None) -> Any:
-        """The examples of an epoch, drawn when the first set reaches it; those of the one before the last go."""
-        if epoch not in self._epochs:
-            self._epochs[epoch] = examples_dataset(
-                self.sets,
+    def _of(self, number: int, epoch: int, progress: Progress | None = None) -> Any:
+        """The examples of a set's epoch, drawn when it begins; those of the set's epochs before the last go."""
+        if (number, epoch) not in self._drawn:
+            self._drawn[number, epoch] = examples_dataset(
+                self.sets[number],
                 seed=self.schedule.seed,
                 epoch=epoch,
                 negatives=self.negatives,
-                folder=self._place(epoch),
+                folder=self._place(number, epoch),
                 progress=progress,
             )
-            for old in [one for one in self._epochs if one < epoch - 1]:
-                del self._epochs[old]
-                shutil.rmtree(self._place(old), ignore_errors=True)
-        return self._epochs[epoch]
+            for old in [one for one in self._drawn if one[0] == number and one[1] < epoch - 1]:
+                del self._drawn[old]
+                shutil.rmtree(self._place(*old), ignore_errors=True)
+        return self._drawn[number, epoch]
 
-    def _place(self, epoch: int) -> Path:
-        return self.folder / f"epoch-{epoch}"
+    def _place(self, number: int, epoch: int) -> Path:
+        return self.folder / f"set-{number}-epoch-{epoch}"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from retrieval.errors import ConfigError
 from training.families.family import Family, Task
 
 
@@ -16,6 +17,9 @@ def freeze_unreached(model: Any, family: Family) -> int:
 
     Returns:
         The width of a document's vector, or of a token's.
+
+    Raises:
+        ConfigError: nothing is left that could be trained.
     """
     text = "a"
     sides: tuple[Task, ...] = ("document",) if family.joint else ("query", "document")
@@ -32,4 +36,8 @@ def freeze_unreached(model: Any, family: Family) -> int:
         if parameter.grad is None:
             parameter.requires_grad_(False)
         parameter.grad = None
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(
+            "nothing of the model is trained: it has no new parts, and model.lora_layers = 0 freezes the encoder"
+        )
     return int(width)

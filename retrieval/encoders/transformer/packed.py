@@ -50,7 +50,11 @@ def unpack(folder: Path, base: Path) -> Path:
         ConfigError: the base is another one.
     """
     facts = _read_facts(folder)
-    given = hashlib.sha256((folder / FACTS).read_bytes() + _read(folder / TENSORS)).hexdigest()
+    if hashlib.sha256(_read(folder / TENSORS)).hexdigest() != facts["tensors"]:
+        raise CorruptError(
+            folder / TENSORS, "it is not the file that pack.json describes; get the pack again"
+        )
+    given = hashlib.sha256((folder / FACTS).read_bytes()).hexdigest()
     known = cache_folder("models") / f"{folder.name}-{given[:16]}"
     if known.is_dir():
         return known
@@ -161,7 +165,7 @@ def _read_facts(folder: Path) -> dict[str, Any]:
     path = folder / FACTS
     try:
         facts = json.loads(_read(path))
-        if not {"base", "texts", "copies", "weights"} <= facts.keys():
+        if not {"base", "tensors", "texts", "copies", "weights"} <= facts.keys():
             raise ValueError("a part is missing")
     except (ValueError, AttributeError) as error:
         raise CorruptError(path, f"not the description of a pack ({error})") from error

@@ -69,6 +69,11 @@ def test_the_gradient_is_reversed_for_vectors_and_not_for_the_classifier(who: st
         torch.testing.assert_close(parameter.grad, gradient)
 
 
+def test_a_single_training_set_cannot_be_told_from_others() -> None:
+    with pytest.raises(ConfigError, match=r"only one; add a second \[\[data\]\]"):
+        DomainAdversary(replace(SIZES, domains=1))
+
+
 def test_the_schedule_rises_from_nothing() -> None:
     assert ramp(0.0) == 0
     assert ramp(1.0) == pytest.approx(1, abs=1e-4)

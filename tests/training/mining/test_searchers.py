@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from retrieval.errors import ConfigError, IncompatibleError
 from retrieval.exact import dense_scores, maxsim_scores, sparse_scores
 from retrieval.exact_terms import bm25_scores
 from retrieval.topk import top_k
-from retrieval.values import Dense, Document, Hits, MultiVector, Sparse, Terms
+from retrieval.values import Dense, Document, Hits, MultiVector, QueryNetwork, Sparse, Terms
 from training.examples.training_set import TrainingSet
 from training.mining import document_index
 from training.mining.document_index import index_kind
@@ -218,7 +218,31 @@ def test_vectors_of_many_blocks_are_those_of_one(
     assert [path.name for path in tmp_path.iterdir()] == ["v"]
 
 
+class Networks(Words):
+    """A query is a network without hidden layers, which gives the inner product with ``Words``' vector."""
+
+    query_value: ClassVar[type] = QueryNetwork
+
+    def encode_queries(self, texts: Sequence[str]) -> Any:
+        return QueryNetwork.of([_letters(texts)[:, None, :]], False)
+
+    def encode_documents(self, documents: Sequence[Document]) -> Any:
+        return Dense(_letters([document.text for document in documents]))
+
+
+def test_a_model_whose_queries_are_networks_is_searched_by_them(
+    make_set: Callable[..., TrainingSet], tmp_path: Path
+) -> None:
+    data, encoder = make_set(), Words("dense")
+    scores = dense_scores(
+        encoder.encode_queries(QUERIES), encoder.encode_documents(as_documents(data.documents))
+    )
+    search = open_search("model", data, encoder=Networks("networks"), folder=tmp_path, progress=Silent())
+    assert_same(search(QUERIES, 5), best(scores, 5))
+
+
 def test_large_sets_are_searched_approximately() -> None:
+    assert [index_kind(QueryNetwork, n) for n in (5_000, 5_001)] == ["hypencoder", "hypencoder-graph"]
     assert [index_kind(Dense, n) for n in (200_000, 200_001)] == ["flat", "hnsw"]
     assert [index_kind(MultiVector, n) for n in (2_000, 2_001)] == ["maxsim", "plaid"]
     assert [index_kind(value, 10**7) for value in (Terms, Sparse)] == ["bm25", "inverted"]

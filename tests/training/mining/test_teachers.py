@@ -122,6 +122,14 @@ def test_a_file_of_scores_is_read_by_id(
     assert scored(data, tmp_path / "store", TeacherOptions("file", str(path))) == listed(data, matrix)
 
 
+def test_a_file_may_begin_with_whole_numbers(make_set: Callable[..., TrainingSet], tmp_path: Path) -> None:
+    data, path = make_set(others=OTHERS), tmp_path / "scores.jsonl"
+    whole = [{"query": f"elsewhere-{number}", "document": "d0", "score": 1} for number in range(200)]
+    path.write_text("\n".join(map(json.dumps, [*whole, *_lines(data)])))
+    matrix = np.arange(5)[:, None] + np.arange(12) / 100
+    assert scored(data, tmp_path / "store", TeacherOptions("file", str(path))) == listed(data, matrix)
+
+
 def test_a_file_that_does_not_suit_says_what_is_missing(
     make_set: Callable[..., TrainingSet], tmp_path: Path
 ) -> None:

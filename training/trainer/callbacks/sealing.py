@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from indexing.durable import MANIFEST, verify_component, write_manifest
 from retrieval.errors import CorruptError
+from training.trainer.processes import is_first
 
 _NAME = re.compile(r"checkpoint-([0-9]+)")
 
@@ -20,15 +21,17 @@ class Sealing(TrainerCallback):  # type: ignore[misc]
     """Writes sizes and checksums into a checkpoint once all of it is there."""
 
     def on_save(self, arguments: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Seal the checkpoint of this step, when every process has written its part."""
-        PartialState().wait_for_everyone()
+        """Seal the checkpoint of this step, when every process has written its part; none goes on before that."""
+        everyone = PartialState()
+        everyone.wait_for_everyone()
         if state.is_world_process_zero:
             folder = Path(arguments.output_dir) / f"checkpoint-{state.global_step}"
             write_manifest(folder, {"kind": "checkpoint", "step": state.global_step})
+        everyone.wait_for_everyone()  # else another would take the checkpoint for one that was never finished
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that a run goes on from; None where there is none. One that was never finished is removed.
+    """The checkpoint that a run goes on from; None where there is none. The first process removes unfinished ones.
 
     Raises:
         CorruptError: names the file that is missing, cut short or changed.
@@ -38,7 +41,8 @@ def last_checkpoint(folder: Path) -> Path | None:
     }
     for step in sorted(found, reverse=True):
         if not (found[step] / MANIFEST).exists():
-            shutil.rmtree(found[step])  # killed while it was written
+            if is_first():
+                shutil.rmtree(found[step])  # killed while it was written
             continue
         _, problems = verify_component(found[step])
         if problems:
