@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from indexing.cli_options import model_options, models_given
+from indexing.command_line import HELP
 
 if TYPE_CHECKING:
     from eval.beir import BeirDataset
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from indexing.progress import Progress
 
 
-@click.command("eval", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("eval", context_settings=HELP)
 @click.argument("datasets", metavar="DATASET...", nargs=-1, required=True)
 @click.option(
     "--using",

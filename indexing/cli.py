@@ -26,12 +26,12 @@ from indexing.cli_options import (
     show,
     show_report,
 )
-from indexing.command_line import reading_options, refuse_given
+from indexing.command_line import HELP, reading_options, refuse_given
 from indexing.index_cli import index_command
 from indexing.tune_cli import tune_command
 
 
-@click.command("add")
+@click.command("add", context_settings=HELP)
 @COLLECTION
 @click.argument("corpus")
 @click.option(
@@ -76,7 +76,7 @@ def add_command(
     show_report(report, as_json)
 
 
-@click.command("delete")
+@click.command("delete", context_settings=HELP)
 @COLLECTION
 @click.argument("ids", nargs=-1)
 @click.option("--ids-from", type=click.File("rb"), help="File with an id a line; - reads stdin.")
@@ -101,7 +101,7 @@ def delete_command(
     show({"deleted": count}, as_json, f"deleted {count:,} documents")
 
 
-@click.command("compact")
+@click.command("compact", context_settings=HELP)
 @COLLECTION
 @MEMORY
 @RESTART
@@ -122,7 +122,7 @@ def compact_command(collection: Path, memory: str, restart: bool, as_json: bool,
     )
 
 
-@click.command("verify")
+@click.command("verify", context_settings=HELP)
 @COLLECTION
 @JSON
 @QUIET
@@ -139,7 +139,7 @@ def verify_command(collection: Path, as_json: bool, quiet: bool) -> int:
     return 1 if result.problems else 0
 
 
-@click.command("info")
+@click.command("info", context_settings=HELP)
 @COLLECTION
 @JSON
 def info_command(collection: Path, as_json: bool) -> None:
@@ -195,7 +195,7 @@ def _measured(facts: dict[str, Any]) -> str:
     )
 
 
-@click.command("upgrade")
+@click.command("upgrade", context_settings=HELP)
 @COLLECTION
 @JSON
 def upgrade_command(collection: Path, as_json: bool) -> None:
@@ -207,7 +207,7 @@ def upgrade_command(collection: Path, as_json: bool) -> None:
     show({"before": before, "after": after}, as_json, text)
 
 
-@click.command("encode")
+@click.command("encode", context_settings=HELP)
 @click.argument("input", metavar="INPUT")
 @click.option("-m", "--model", default="default", show_default=True, help="Encoder, as for `tercet index`.")
 @click.option(
@@ -248,7 +248,7 @@ def encode_command(
     show({**vars(report), "path": str(output)}, as_json, text)
 
 
-@click.command("warm")
+@click.command("warm", context_settings=HELP)
 @click.argument("collection", required=False, type=click.Path(path_type=Path))
 @JSON
 def warm_command(collection: Path | None, as_json: bool) -> None:

@@ -16,6 +16,9 @@ from retrieval.errors import ConfigError, TercetError
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
+HELP = {"help_option_names": ["-h", "--help"]}
+"""Settings of every command; click remembers the help option of whoever asks first."""
+
 
 def run(command: click.Command, arguments: Sequence[str] | None = None, name: str = "tercet") -> int:
     """Run a click command and return the process's exit code.

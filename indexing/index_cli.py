@@ -27,7 +27,7 @@ from indexing.cli_options import (
     show,
     show_report,
 )
-from indexing.command_line import reading_options, refuse_given
+from indexing.command_line import HELP, reading_options, refuse_given
 from retrieval.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _ONLY_FOR = {
 _ENCODING = tuple(parameter for parameters in _ONLY_FOR.values() for parameter in parameters)
 
 
-@click.command("index")
+@click.command("index", context_settings=HELP)
 @click.argument("corpus")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the new collection.")
 @click.option(

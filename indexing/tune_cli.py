@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from indexing.cli_options import COLLECTION, JSON, QUIET, memory_bytes, show
-from indexing.command_line import reading_options
+from indexing.command_line import HELP, reading_options
 from retrieval.errors import ConfigError
 
 if TYPE_CHECKING:
     from indexing.tuning.options import TuneOptions
 
 
-@click.command("tune")
+@click.command("tune", context_settings=HELP)
 @COLLECTION
 @click.option(
     "--recall",

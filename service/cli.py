@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from indexing.command_line import run
+from indexing.command_line import HELP, run
 
 VERBS = {
     "index": "indexing.cli:index_command",
@@ -48,7 +48,7 @@ class Verbs(click.Group):
         return command
 
 
-HELP = """Index, search, serve and evaluate text with BM25, dense and hybrid retrieval.
+ABOUT = """Index, search, serve and evaluate text with BM25, dense and hybrid retrieval.
 
 \b
   tercet index corpus.jsonl -o my-collection
@@ -61,8 +61,8 @@ Exit codes: 0 done, 1 data or runtime error, 2 wrong usage. --debug shows traceb
 
 @click.group(
     cls=Verbs,
-    help=HELP,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    help=ABOUT,
+    context_settings={**HELP, "max_content_width": 110},
 )
 @click.version_option(package_name="tercet", prog_name="tercet")
 def tercet() -> None:

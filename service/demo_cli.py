@@ -7,6 +7,8 @@ from time import perf_counter
 
 import click
 
+from indexing.command_line import HELP
+
 QUERIES = (
     "how do I remove duplicate whitespace from a string",
     "run a function in another process and get its result",
@@ -15,7 +17,7 @@ QUERIES = (
 """Three questions whose answers share few words with them: what BM25 alone finds hard."""
 
 
-@click.command("demo")
+@click.command("demo", context_settings=HELP)
 @click.option(
     "-o",
     "--output",

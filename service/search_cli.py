@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from indexing.command_line import HELP
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 SNIPPET = 320
 
 
-@click.command("search")
+@click.command("search", context_settings=HELP)
 @click.argument("collection", type=click.Path(path_type=Path))
 @click.argument("query")
 @click.option("-k", "k", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Hits wanted.")

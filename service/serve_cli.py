@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from indexing.command_line import HELP
+
 if TYPE_CHECKING:
     from service.settings import Settings
 
 
-@click.command("serve")
+@click.command("serve", context_settings=HELP)
 @click.argument("collection", type=click.Path(path_type=Path))
 @click.option("--host", help="Address to listen on; 127.0.0.1 by default: reachable from this machine only.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port, 8000 by default; 0 takes a free one.")

@@ -9,11 +9,11 @@ import click
 
 from eval.beir import DATA_VARIABLE
 from indexing.cli_options import JSON, QUIET, show
-from indexing.command_line import reading_options
+from indexing.command_line import HELP, reading_options
 from indexing.progress import progress_bars
 
 
-@click.command("train", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("train", context_settings=HELP)
 @click.argument("recipe")
 @click.option(
     "--set",

@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from indexing.cli_options import CORPUS_FIELDS, JSON, QUIET, corpus_options, open_source, show
-from indexing.command_line import refuse_given
+from indexing.command_line import HELP, refuse_given
 from training.generation.cli_options import generator_options, language_model_options, refuse_useless
 
 
-@click.command("generate", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("generate", context_settings=HELP)
 @click.argument("corpus")
 @click.option(
     "-o",
