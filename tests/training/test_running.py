@@ -165,6 +165,20 @@ def test_a_single_query_cannot_be_held_out(
         train(alone, tmp_path / "model", tmp_path)
 
 
+def test_a_gradient_that_is_not_finite_stops_before_it_changes_a_weight(
+    recipe: Recipe, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = Objective.forward
+
+    def infinitely_steep(self: Objective, batch: Any) -> Any:
+        loss, parts = forward(self, batch)
+        return (loss + (loss - loss.detach()).sqrt(), parts) if self.progress >= 0.25 else (loss, parts)
+
+    monkeypatch.setattr(Objective, "forward", infinitely_steep)
+    with pytest.raises(ConfigError, match=r"step 3 is not finite \(norm of the gradient (nan|inf)\)"):
+        train(recipe, tmp_path / "model", root)
+
+
 def test_a_loss_that_is_not_finite_stops_with_its_batch(
     recipe: Recipe, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,10 +100,18 @@ class ObjectiveTrainer(BaseTrainer):  # type: ignore[misc]
         super().create_accelerator_and_postprocess()
         self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
 
-    def training_step(self, *arguments: Any, **named: Any) -> Tensor:
-        """Forward and back, then the mean of all processes' gradients."""
-        loss: Tensor = super().training_step(*arguments, **named)
+    def training_step(self, model: Any, inputs: Mapping[str, Any], *arguments: Any, **named: Any) -> Tensor:
+        """Forward and back, then the mean of all processes' gradients.
+
+        Raises:
+            ConfigError: loss or gradient is not finite; the batch is kept in a file.
+        """
+        loss: Tensor = super().training_step(model, inputs, *arguments, **named)
         average_gradients(self.objective)
+        gradients = [one.grad for one in self.objective.parameters() if one.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not math.isfinite(norm):  # a finite loss may have such a gradient, which would spoil every weight
+            raise self._not_finite(inputs, {"norm of the gradient": norm})
         return loss
 
     def _not_finite(self, inputs: Mapping[str, Any], parts: Mapping[str, Tensor]) -> ConfigError:
@@ -111,7 +119,7 @@ class ObjectiveTrainer(BaseTrainer):  # type: ignore[misc]
         path.write_text(json.dumps(inputs["columns"], indent=1) + "\n", encoding="utf-8")
         terms = ", ".join(f"{name} {float(part):.4g}" for name, part in parts.items())
         return ConfigError(
-            f"the loss of step {self.state.global_step + 1} is not finite ({terms}); the texts of its batch are in "
+            f"training diverged: step {self.state.global_step + 1} is not finite ({terms}); the texts of its batch are in "
             f'{path}; lower optim.lr or raise optim.warmup, or try optim.precision = "float32"'
         )
 
