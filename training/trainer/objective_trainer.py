@@ -119,8 +119,8 @@ class ObjectiveTrainer(BaseTrainer):  # type: ignore[misc]
         path.write_text(json.dumps(inputs["columns"], indent=1) + "\n", encoding="utf-8")
         terms = ", ".join(f"{name} {float(part):.4g}" for name, part in parts.items())
         return ConfigError(
-            f"training diverged: step {self.state.global_step + 1} is not finite ({terms}); the texts of its batch are in "
-            f'{path}; lower optim.lr or raise optim.warmup, or try optim.precision = "float32"'
+            f"training diverged: step {self.state.global_step + 1} is not finite ({terms}); the texts of its batch are "
+            f'in {path}; lower optim.lr or raise optim.warmup, or try optim.precision = "float32"'
         )
 
     # --- the optimiser ---
