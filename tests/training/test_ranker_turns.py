@@ -178,7 +178,7 @@ def test_the_ranker_never_sees_what_is_held_out(
 
     def watched(self: Objective, batch: Any) -> Any:
         if self.family.joint:
-            seen.update(batch["columns"]["query"])
+            seen.update(batch["origin"].columns["query"])
         return forward(self, batch)
 
     monkeypatch.setattr(Objective, "forward", watched)

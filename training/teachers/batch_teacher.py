@@ -56,7 +56,7 @@ class BatchTeacher:
 
     def __call__(self, batch: Mapping[str, Any]) -> Tensor:
         """(B, M) of the queries of this process against the documents of all, in the order of ``Scored.scores``."""
-        columns, n = batch["columns"], batch["labels"].shape[1]
+        columns, n = batch["origin"].columns, batch["labels"].shape[1]
         texts = [columns[f"document_{place}"][b] for b in range(len(columns["query"])) for place in range(n)]
         if n_processes() > 1:
             every: list[list[str]] = [[] for _ in range(n_processes())]

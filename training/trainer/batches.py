@@ -85,6 +85,17 @@ class ScheduledExamples:
         return self.folder / f"set-{number}-epoch-{epoch}"
 
 
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What a batch was made of; in a value of its own, so that moving a batch to a device does not walk through it.
+
+    Attributes:
+        columns: of the batch.
+    """
+
+    columns: Columns
+
+
 @dataclass(frozen=True)
 class Reader:
     """What makes a batch of columns: texts become features, numbers tensors.
@@ -103,8 +114,7 @@ class Reader:
         Returns:
             ``features``: by task, those of B queries and of B * n documents, query by query, or of as many pairs where
             the family reads them together; ``labels``, ``keys`` (B, n) and ``relevant`` (B, R), padded with the keys
-            of the query's own first document; ``scores`` (B, n) where there are; ``domains`` (B,); ``columns``, to name
-            what went wrong.
+            of the query's own first document; ``scores`` (B, n) where there are; ``domains`` (B,); ``origin``.
         """
         queries = columns["query"]
         n = sum(name.startswith("document_") for name in columns)
@@ -129,7 +139,7 @@ class Reader:
             "keys": torch.tensor(columns["keys"]),
             "relevant": _padded(columns["relevant"], [keys[0] for keys in columns["keys"]]),
             "domains": torch.tensor(columns["domain"]),
-            "columns": columns,
+            "origin": Origin(columns),
         }
         return batch | ({"scores": torch.tensor(columns["scores"])} if "scores" in columns else {})
 

@@ -101,22 +101,30 @@ class ObjectiveTrainer(BaseTrainer):  # type: ignore[misc]
         self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
 
     def training_step(self, model: Any, inputs: Mapping[str, Any], *arguments: Any, **named: Any) -> Tensor:
-        """Forward and back, then the mean of all processes' gradients.
-
-        Raises:
-            ConfigError: loss or gradient is not finite; the batch is kept in a file.
-        """
+        """Forward and back, then the mean of all processes' gradients."""
         loss: Tensor = super().training_step(model, inputs, *arguments, **named)
         average_gradients(self.objective)
-        gradients = [one.grad for one in self.objective.parameters() if one.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if not math.isfinite(norm):  # a finite loss may have such a gradient, which would spoil every weight
-            raise self._not_finite(inputs, {"norm of the gradient": norm})
+        self._batch = inputs
         return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """Of the objective's own parameters too, which are not the model's."""
+        return self.accelerator.clip_grad_norm_(self.objective.parameters(), self.args.max_grad_norm)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """The norm of the gradient, known before any weight changes.
+
+        Raises:
+            ConfigError: it is not finite, which a finite loss does not exclude; the batch is kept in a file.
+        """
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if not math.isfinite(norm):
+            raise self._not_finite(self._batch, {"norm of the gradient": norm})
+        return norm
 
     def _not_finite(self, inputs: Mapping[str, Any], parts: Mapping[str, Tensor]) -> ConfigError:
         path = Path(self.args.output_dir).parent / f"not-finite-{self.state.global_step + 1}.json"
-        path.write_text(json.dumps(inputs["columns"], indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(inputs["origin"].columns, indent=1) + "\n", encoding="utf-8")
         terms = ", ".join(f"{name} {float(part):.4g}" for name, part in parts.items())
         return ConfigError(
             f"training diverged: step {self.state.global_step + 1} is not finite ({terms}); the texts of its batch are "
