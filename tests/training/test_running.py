@@ -28,6 +28,7 @@ from training.recipe.options import (
 )
 from training.recipe.reading import read_recipe
 from training.run import running
+from training.run.preparing import read_data
 from training.run.run_folder import RECIPE
 from training.trainer.objective import Objective
 
@@ -154,6 +155,18 @@ def test_another_recipe_is_refused(
     with pytest.raises(ConfigError, match="no training run"):
         train(recipe, tmp_path / "mine", root, fresh=True)
     assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_a_folder_is_measured_on_the_split_that_is_named(
+    recipe: Recipe, tmp_path: Path, write_set: Callable[..., Path]
+) -> None:
+    write_set(tmp_path / "train", 12)
+    write_set(tmp_path / "other", 12, ("dev", "test"))
+    data = (DataOptions("train"),)
+    for split, asked in (("dev", {f"q{i}" for i in range(0, 12, 2)}), (None, {f"q{i}" for i in range(12)})):
+        named = replace(recipe, data=data, dev=DevOptions("other", split, queries=12))
+        *_, held = read_data(named, tmp_path, tmp_path / str(split), Silent())
+        assert set(held.queries["id"]) == asked
 
 
 def test_a_single_query_cannot_be_held_out(

@@ -13,9 +13,10 @@ class WordPrediction(nn.Module):
     """A document's vector must tell which words the document has: mean -log softmax(W d + b) over its distinct words.
 
     After the word prediction of Shi, Zhang & Rong, "Query-Response Interactions by Multi-tasks in Semantic Search for
-    Chatbot Candidate Retrieval" (MSSNN), 2022, arXiv:2208.11018, which shapes the embedding of a response; the softmax
-    over several words is that of Weng et al., "Neural Machine Translation with Word Predictions", EMNLP 2017,
-    arXiv:1708.01771. MSSNN's other task, a decoder over the query encoder, is left out: encoders here are pretrained.
+    Chatbot Candidate Retrieval" (MSSNN), 2022, arXiv:2208.11018, which shapes the embedding of a response (of that
+    paper only the abstract was at hand); the softmax over several words is that of Weng et al., "Neural Machine
+    Translation with Word Predictions", EMNLP 2017, arXiv:1708.01771. MSSNN's other task, a decoder over the query
+    encoder, is left out: encoders here are pretrained.
 
     A document without words counts as 0.
     """

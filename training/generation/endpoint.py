@@ -58,17 +58,8 @@ class EndpointGenerator:
     def facts(self) -> dict[str, Any]:
         """What decides the answers; the address is no part of it, since a model may be served elsewhere."""
         options = self.options
-        return {
-            "generator": "endpoint",
-            "model": options.model,
-            "api": options.api,
-            "per_document": options.per_document,
-            "seed": options.seed,
-            "temperature": options.temperature,
-            "max_tokens": options.max_tokens,
-            "request": dict(options.request),
-            "prompt": options.prompt.facts(),
-        }
+        own = {"generator": "endpoint", "api": options.api, "request": dict(options.request)}
+        return own | options.of_language_models
 
     def generate(self, documents: Iterable[Document]) -> Iterator[Answer]:
         """As answers come.

@@ -50,6 +50,18 @@ class GeneratorOptions:
     request: Mapping[str, Any] = field(default_factory=dict)
     batch: int = 8
 
+    @property
+    def of_language_models(self) -> dict[str, Any]:
+        """What decides the answers of any language model, as JSON."""
+        return {
+            "model": self.model,
+            "per_document": self.per_document,
+            "seed": self.seed,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "prompt": self.prompt.facts(),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

@@ -71,16 +71,7 @@ class LocalGenerator:
     @property
     def facts(self) -> dict[str, Any]:
         """What decides the answers, but for rounding."""
-        options = self.options
-        return {
-            "generator": "local",
-            "model": options.model,
-            "per_document": options.per_document,
-            "seed": options.seed,
-            "temperature": options.temperature,
-            "max_tokens": options.max_tokens,
-            "prompt": options.prompt.facts(),
-        }
+        return {"generator": "local"} | self.options.of_language_models
 
     def generate(self, documents: Iterable[Document]) -> Iterator[Answer]:
         """Batch by batch.

@@ -11,9 +11,10 @@ from training.scored import Scored
 def diff_kendall(scored: Scored, *, alpha: Positive = 0.5, temperature: Positive = 1.0) -> Tensor:
     """1 - tau, where the sign of each difference of scores is replaced by sigmoid(alpha x) - sigmoid(-alpha x).
 
-    DiffKendall of Dong et al., "ParZC: Parametric Zero-Cost Proxies for Efficient NAS", AAAI 2025, arXiv:2402.02105,
-    as a distillation of the teacher's order of a query's own candidates. It goes from 0 (the same order, far apart)
-    to 2; a query with one candidate has 1. The difference of sigmoids is tanh(alpha x / 2).
+    DiffKendall of Dong et al., "ParZC: Parametric Zero-Cost Proxies for Efficient NAS", AAAI 2025, arXiv:2402.02105, as
+    a distillation of the teacher's order of a query's own candidates. It goes from 0 (the same order, far apart) to
+    2; a query with one candidate has 1. The formula is not checked against the paper's own. The difference of
+    sigmoids is tanh(alpha x / 2).
 
     Args:
         scored: a batch with a teacher.

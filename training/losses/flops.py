@@ -57,11 +57,12 @@ def df_flops(
     """FLOPS of documents where terms that many documents have weigh most.
 
     Porco et al., "An Alternative to FLOPS Regularization to Effectively Productionize SPLADE-Doc", SIGIR 2025,
-    arXiv:2505.15070. FLOPS lets a model use a few terms in every document like the dimensions of a dense vector; this
-    does not. A term's mean is multiplied, before it is squared, with 1 / (1 + (x^(log 2 / log cutoff) -
+    arXiv:2505.15070. FLOPS lets a model use a few terms in every document like the dimensions of a dense vector;
+    this does not. A term's mean is multiplied, before it is squared, with 1 / (1 + (x^(log 2 / log cutoff) -
     1)^steepness), x being the share of documents that have it: 0 for rare terms, a half at the cutoff, 1 for a term
-    of every document. The paper measures x on a validation set every 100 steps; here it is measured on the batch,
-    which takes some 50 documents on all devices together.
+    of every document. That the weight stands inside the square, and the defaults, are our reading of secondary
+    sources, not checked against the paper. It measures x on a validation set every 100 steps; here it is measured
+    on the batch, which takes some 50 documents on all devices together.
 
     Args:
         scored: a batch of a sparse model.

@@ -15,7 +15,8 @@ def rank_distillation(scored: Scored, *, temperature: Positive = 1.0) -> Tensor:
     The distillation of Zamani & Bendersky, "Multivariate Representation Learning for Information Retrieval", SIGIR
     2023, arXiv:2304.14522, after Zeng et al. (CLDRD), SIGIR 2022: the sum over candidates d, d' of a query with
     teacher(d) > teacher(d') of |1/rank(d) - 1/rank(d')| log(1 + exp(student(d') - student(d))), ranks being the
-    student's own. Equal scores are ranked in the order of the list. It is the mean over queries.
+    student's own (our reading; not checked against the paper). Equal scores are ranked in the order of the list. It
+    is the mean over queries.
 
     Args:
         scored: a batch with a teacher.

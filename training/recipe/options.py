@@ -43,12 +43,14 @@ class DataOptions:
         split: judgements of a BEIR folder; all of them unless named.
         limit: queries that are used, chosen by the seed; None uses all.
         generated: queries that are made from the documents instead of those given: a name of ``GENERATORS``.
+        per_document: queries that are made of each document, where they are.
     """
 
     source: str = ""
     split: str | None = None
     limit: int | None = None
     generated: str | None = None
+    per_document: int = 2
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class DevOptions:
 
     Attributes:
         source: a BEIR folder to measure on; empty holds out queries of every training set.
+        split: judgements of that folder; all of them unless named.
         queries: queries that are held out, or used, of each set.
         documents: documents of each set that they are searched in; 0 takes all.
         metric: what is measured.
@@ -65,6 +68,7 @@ class DevOptions:
     """
 
     source: str = ""
+    split: str | None = None
     queries: int = 50
     documents: int = 500
     metric: str = "nDCG@10"

@@ -60,6 +60,7 @@ RANGES: dict[str, Range] = {
     "model.layers": _POSITIVE,
     "model.query_layers": _COUNT,
     "data.limit": _POSITIVE,
+    "data.per_document": _POSITIVE,
     "dev.queries": _COUNT,
     "dev.documents": _COUNT,
     "dev.every": _COUNT,

@@ -62,7 +62,7 @@ def _read(recipe: Recipe, root: Path, progress: Progress) -> list[TrainingSet]:
     if not dev.queries:
         return sets
     if dev.source:
-        (measured,) = read_training_sets((DataOptions(dev.source),), root, recipe.seed, progress)
+        (measured,) = read_training_sets((DataOptions(dev.source, dev.split),), root, recipe.seed, progress)
         return [*sets, sampled(measured, dev.queries, dev.documents, recipe.seed)]
     halves = [hold_out(one, dev.queries, dev.documents, recipe.seed) for one in sets]
     empty = [kept.name for kept, _ in halves if not kept.queries.height]
@@ -84,7 +84,7 @@ def _source(options: DataOptions, root: Path, seed: int, progress: Progress) -> 
     if options.generated is not None:
         from training.generation.generated_set import generated_set
 
-        data = generated_set(data, options.generated, 1, seed, progress)
+        data = generated_set(data, options.generated, options.per_document, seed, progress)
     return data if options.limit is None else limited(data, options.limit, seed)
 
 
