@@ -10,7 +10,10 @@ Late interaction (gpu_check_late.py). `dense` and `residual` score every documen
 token vectors and from residual codes; the scores that are timed are compared with the oracle on a sample of rows. The
 baseline is the same by torch.compile over documents sorted by length and padded to the next 32, padding prepared
 beforehand. `search` is the index kind maxsim from query vectors to the best 10, on the card and on the CPU, whose hits
-must be equal; the baseline there ends in torch's top k. `encode` is the dense encoder.
+must be equal; the baseline there ends in torch's top k.
+
+Encoders (gpu_check_encode.py). `encode` is the default dense and sparse encoder, with the least cosine between a
+document's vector and the one of the same encoder in float32 on the CPU.
 
 Dense vectors (gpu_check_dense.py). `flat` is exact search of 1M and 10M x 384: the rows in question, which must hold
 the best 10 by float64, from queries in the host's memory on; the kernel alone; and torch's product and top k, which
@@ -38,12 +41,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from benchmarks import gpu_check_dense, gpu_check_late, gpu_check_training
+from benchmarks import gpu_check_dense, gpu_check_encode, gpu_check_late, gpu_check_training
 from benchmarks.gpu_card import DRY, Card, Peak, Row, ceilings
 
 SECTIONS = {
     "ceilings": ceilings,
     **gpu_check_late.SECTIONS,
+    **gpu_check_encode.SECTIONS,
     **gpu_check_dense.SECTIONS,
     **gpu_check_training.SECTIONS,
 }

@@ -1,4 +1,4 @@
-"""Late interaction on a GPU: MaxSim by kernel, index and baseline, and the dense encoder; see gpu_check.py."""
+"""Late interaction on a GPU: MaxSim by kernel, index and baseline; see gpu_check.py."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from benchmarks.corpora import Corpus
 from benchmarks.gpu_card import Card, Peak, Row, row
 from indexing.maxsim import MaxSimIndex, largest_token_norm
 from indexing.residual.codec import ResidualCodec
-from retrieval.errors import ConfigError
 from retrieval.exact import maxsim_scores
 from retrieval.maxsim_gpu import PIECE, DeviceDocuments, Residuals, maxima
 from retrieval.protocols import SearchRequest
-from retrieval.values import Document, MultiVector
+from retrieval.values import MultiVector
 
 TOLERANCE = {torch.float16: 5e-3, torch.bfloat16: 5e-2}
 """By which a score of 32 query tokens of length 1 may be off."""
@@ -40,16 +38,15 @@ class Scale:
     dim: int = 128
     batches: tuple[int, ...] = (1, 16, 128)
     centroids: int = 1 << 16
-    texts: int = 4096
     searched: int = 20_000
 
     @classmethod
     def of(cls, card: Card) -> Scale:
         """What suits a card."""
-        return cls(card, 300, 4, 40, 32, (1, 3), 64, 32, 200) if card.small else cls(card)
+        return cls(card, 300, 4, 40, 32, (1, 3), 64, 200) if card.small else cls(card)
 
 
-# --- generated texts
+# --- generated documents
 
 
 def lengths_to_indptr(scale: Scale) -> torch.Tensor:
@@ -244,33 +241,4 @@ def search(card: Card, peak: Peak) -> Iterator[Row]:
     )
 
 
-def encode(card: Card, peak: Peak) -> Iterator[Row]:
-    """The default dense encoder on the device, against itself in float32 on the CPU."""
-    scale = Scale.of(card)
-    from retrieval.encoders import open_encoder
-
-    corpus = Corpus(seed=0)
-    texts = [Document(str(n), text) for n, text in enumerate(corpus.texts(scale.texts))]
-    try:
-        encoder, exact = (
-            open_encoder({"family": "dense", "options": options})
-            for options in ({"device": scale.card.device}, {"device": "cpu", "dtype": "float32"})
-        )
-        got = encoder.encode_documents(texts[:32]).values.astype(np.float32)
-    except (ConfigError, ImportError) as error:  # the model comes with a package of its own
-        yield row("encode", "tercet", "dense", skipped=str(error))
-        return
-    cosine = float((got * exact.encode_documents(texts[:32]).values).sum(1).min())
-    taken = scale.card.seconds(lambda: encoder.encode_documents(texts), rounds=3)
-    yield row(
-        "encode",
-        "tercet",
-        f"dense, {len(texts)} documents",
-        correct=cosine > 0.999,
-        cosine_min=cosine,
-        ms=1e3 * taken,
-        qps=len(texts) / taken,
-    )
-
-
-SECTIONS = {"dense": dense, "residual": residual, "search": search, "encode": encode}
+SECTIONS = {"dense": dense, "residual": residual, "search": search}

@@ -14,7 +14,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from training.auxiliaries.table import AUXILIARIES
-from training.families.table import FAMILIES
+from training.families.table import FAMILIES, FITTED
 from training.generation.table import GENERATORS
 from training.losses.table import LOSSES
 from training.recipe.options import Recipe
@@ -151,7 +151,7 @@ def _loss_options(function: Callable[..., Any]) -> Iterator[tuple[str, str, str,
 def _families() -> str:
     """Every family with its options."""
     parts = ["## Families", "Of the key `family`; its options are `options.NAME = VALUE` in `[model]`."]
-    for name, place in FAMILIES.items():
+    for name, place in {**FAMILIES, **FITTED}.items():
         module = importlib.import_module(place.partition(":")[0])
         family = type(getattr(module, place.partition(":")[2]))
         parts += [f"### {name}", *_paragraphs(family)]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from indexing.cli_options import model_options, models_given
+from indexing.cli_options import encoder_options, encoding_given, models_given
 from indexing.command_line import HELP
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Dense encoder: default, a folder, a Hub id, FAMILY:MODEL.",
 )
-@model_options
+@encoder_options
 @click.option(
     "--drop-self/--keep-self",
     default=None,
@@ -107,7 +107,7 @@ def command(
     output: Path | None,
     as_json: bool,
     quiet: bool,
-    **own_models: str | None,
+    **encoders: Any,
 ) -> None:
     """Measure retrievers on DATASET: a folder in BEIR's form or a BEIR name.
 
@@ -125,7 +125,9 @@ def command(
         refuse_given(("query_bank",), "goes with --collection, whose query bank it uses")
     with reading_options():
         wanted = parse_metrics([*DEFAULT_METRICS, *_names(metrics)])
-    models = {"dense": encoder, **models_given(own_models)}
+    models = {"dense": encoder, **models_given(encoders)}
+    with reading_options():
+        options = encoding_given(encoders)
     conditions = Conditions(metrics=wanted, k=k, depth=depth, timed_queries=timed_queries, seed=seed)
     evaluations: list[Evaluation] = []
     with progress_bars(quiet=quiet) as progress:
@@ -138,6 +140,7 @@ def command(
                     override_self(dataset, drop_self),
                     _names(using),
                     models,
+                    options,
                     collection,
                     runs,
                     conditions,
@@ -165,6 +168,7 @@ def _evaluate(
     dataset: BeirDataset,
     using: Sequence[str],
     models: Mapping[str, str],
+    options: Mapping[str, Mapping[str, Any]],
     collection: Path | None,
     runs: Sequence[Path],
     conditions: Conditions,
@@ -180,12 +184,12 @@ def _evaluate(
     with reading_options():  # a wrong split or retriever shows before anything is built
         dataset.qrels()
         if not runs and collection is None:
-            required_representations(using, models)
+            required_representations(using, models, options)
     if runs:
         return with_p_values([evaluate_run(dataset, read_run(path), path.name, conditions) for path in runs])
     if collection is not None:
         _check_collection(collection, dataset, using)
-    path = collection or cached_collection(dataset, using, models, progress=progress)
+    path = collection or cached_collection(dataset, using, models, options, progress)
     return evaluate(dataset, open_retrievers(path, using, query_bank=query_bank), conditions, progress)
 
 

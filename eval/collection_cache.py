@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eval.beir import BeirDataset, cache_folder
 from eval.evaluate import Retriever
@@ -25,6 +25,7 @@ def cached_collection(
     dataset: BeirDataset,
     using: Sequence[str],
     models: Mapping[str, str] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Progress | None = None,
     cache: Path | None = None,
 ) -> Path:
@@ -38,6 +39,7 @@ def cached_collection(
         dataset: whose corpus.
         using: names of retrievers, as ``CollectionSnapshot.searcher`` takes them.
         models: representation -> its encoder's model, as ``tercet index`` takes it; defaults for others.
+        options: representation -> options of its encoder.
         progress: told of the build.
         cache: the parent folder; ``cache_folder()/collections`` where None.
 
@@ -50,11 +52,11 @@ def cached_collection(
     from indexing.corpora import open_corpus
     from indexing.options import BuildOptions
 
-    parts = required_representations(using, models)
+    parts = required_representations(using, models, options)
     described = [[part.name, dict(part.encoder), [repr(spec) for spec in part.indexes]] for part in parts]
     version = metadata.version("tercet")  # another release may analyse, encode or lay out indexes otherwise
-    options = json.dumps([version, FORMAT, described], sort_keys=True, default=str)
-    key = hashlib.sha256(f"{_corpus_hash(dataset.corpus_path)} {options}".encode()).hexdigest()[:16]
+    wanted = json.dumps([version, FORMAT, described], sort_keys=True, default=str)
+    key = hashlib.sha256(f"{_corpus_hash(dataset.corpus_path)} {wanted}".encode()).hexdigest()[:16]
     path = (cache or cache_folder() / "collections") / f"{dataset.name.replace('/', '-')}-{key}"
     if not (path / COMMIT_FILE).exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,9 @@ def cached_collection(
 
 
 def required_representations(
-    using: Sequence[str], models: Mapping[str, str] | None = None
+    using: Sequence[str],
+    models: Mapping[str, str] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[RepresentationOptions, ...]:
     """What a collection must hold for the named retrievers.
 
@@ -90,9 +94,9 @@ def required_representations(
             if part in OWN_NAMES:
                 base, kind = OWN_NAMES[part], part
             text = f"{base}:{kind}" if kind else base
-            options = representation_options(text, (models or {}).get(base))
-            known = wanted.get(base, options)
-            both = (*known.indexes, *options.indexes) if kind else (*options.indexes, *known.indexes)
+            made = representation_options(text, (models or {}).get(base), (options or {}).get(base))
+            known = wanted.get(base, made)
+            both = (*known.indexes, *made.indexes) if kind else (*made.indexes, *known.indexes)
             wanted[base] = replace(known, indexes=_distinct(both))
     if not wanted:
         raise ConfigError("no retriever given; name at least one, such as --using bm25,dense,hybrid")

@@ -28,7 +28,8 @@ DUPLICATES = click.option(
 )
 RESTART = click.option("--restart", is_flag=True, help="Forget an interrupted run instead of resuming it.")
 OWN_MODELS = {
-    "sparse": "Learned-sparse encoder: a SparseEncoder folder or Hub id, such as naver/splade-v3.",
+    "sparse": "Learned-sparse encoder: a SparseEncoder folder or Hub id, such as naver/splade-v3.  "
+    "[default: default-sparse, which comes with Tercet]",
     "late": "Encoder of a vector a token: a folder or Hub id.  [default: the dense default]",
     "slim": "Encoder of a sparse vector a token: a masked language model's folder or Hub id.",
     "multivariate": "Encoder of a mean and a variance a dimension: the folder of a model trained so.",
@@ -60,17 +61,6 @@ def corpus_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--NAME-model`` of every representation that has its own; ``models_given`` reads them."""
-    for name in reversed(OWN_MODELS):
-        command = _model_option(name)(command)
-    return command
-
-
-def _model_option(name: str) -> Callable[..., Any]:
-    return click.option(f"--{name}-model", help=OWN_MODELS[name])
-
-
 def encoder_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--NAME-model`` and ``--NAME-option`` of every representation that has its own."""
     for name in reversed(OWN_MODELS):
@@ -80,12 +70,12 @@ def encoder_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="NAME=VALUE",
             help=f"Option of the {name} encoder (repeatable).",
         )(command)
-        command = _model_option(name)(command)
+        command = click.option(f"--{name}-model", help=OWN_MODELS[name])(command)
     return command
 
 
 def models_given(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Representation -> model, of what ``model_options`` or ``encoder_options`` were given."""
+    """Representation -> model, of what ``encoder_options`` were given."""
     named = {name: parameters[f"{name}_model"] for name in OWN_MODELS}
     return {name: model for name, model in named.items() if model is not None}
 

@@ -22,15 +22,18 @@ from indexing.progress import Progress
 from indexing.seen_ids import SeenIds
 from indexing.staging import Staging
 from indexing.vectors import Vectors, check_finite
+from retrieval.encoders.transformer.passes import PASSES
 from retrieval.protocols import Encoder
-from retrieval.values import Dense, Document, MultiSparse, MultiVector, Strings
+from retrieval.values import Dense, Document, MultiSparse, MultiVector, Sparse, Strings
 
 MAX_BATCH_CHARACTERS = 32_000_000
 """A batch ends here even when it has few rows, so that huge documents do not pile up in memory."""
 
 _SLICE_SECONDS = 1.5
 _FIRST_SLICE = 256
-_SLOW = (Dense, MultiVector, MultiSparse)
+_MOST_ROWS = 8192
+_MOST_SHARED = 512  # token encoders read no more at a time, and only the very same batch can be shared
+_SLOW = (Dense, Sparse, MultiVector, MultiSparse)
 """What a model makes that reads every text in full."""
 
 
@@ -76,7 +79,7 @@ class CorpusStager:
         self._records: list[Record] = []
         self._spans: list[list[tuple[int, int]]] = []
         self._rows = self._characters = 0
-        self._slices: dict[str, int] = {}
+        self._slice = _FIRST_SLICE
         self.tallies = Tallies()
         self.schema = MetadataSchema.from_json(dict(schema))
         self._position: Any = None
@@ -184,18 +187,11 @@ class CorpusStager:
             unread = max(1.0, self._corpus.n_bytes / max(last.bytes_read, 1))
             self._progress.expect(round((self.tallies.rows + packed.n_rows) * unread))
         self._encoders = able_to_encode(self._staging, self._encoders, lambda: spread(passages))
-        # the bar counts the work of models; where there is none, that of all encoders
-        slow = [name for name, encoder in self._encoders.items() if encoder.value in _SLOW] or [
-            *self._encoders
-        ]
-        vectors, shown = {}, 0
+        before = {name: encoder.tally.snapshot().n_truncated for name, encoder in self._encoders.items()}
+        vectors = self._encode(passages, packed.n_rows)
         for name, encoder in self._encoders.items():
-            before = encoder.tally.snapshot().n_truncated
-            share = packed.n_rows * (slow.index(name) + 1) // len(slow) - shown if name in slow else 0
-            shown += share
-            vectors[name] = self._encode(name, passages, share)
             check_finite(vectors[name], f"the encoder of {name!r}")
-            cut = encoder.tally.snapshot().n_truncated - before
+            cut = encoder.tally.snapshot().n_truncated - before[name]
             self.tallies.truncated[name] = self.tallies.truncated.get(name, 0) + cut
         self.tallies.documents += len(packed)
         self.tallies.rows += packed.n_rows
@@ -212,19 +208,32 @@ class CorpusStager:
         metadata = pack_metadata(record.document.metadata for record in self._records)
         self._staging.add(packed, metadata, vectors, facts, extra)
 
-    def _encode(self, name: str, passages: list[Document], share: int) -> Vectors:
-        """Encode a batch; where that is slow in slices of a second or so, so that the bar moves."""
-        encoder = self._encoders[name]
-        done, reported, parts = 0, 0, []
-        slow = encoder.value in _SLOW
-        while done < len(passages):
-            size = self._slices.get(name, _FIRST_SLICE) if slow else len(passages)
+    def _encode(self, passages: list[Document], n_rows: int) -> dict[str, Vectors]:
+        """Encode a batch; models in slices of a second or so, so that the bar moves and they share passes."""
+        models = {name: encoder for name, encoder in self._encoders.items() if encoder.value in _SLOW}
+        vectors: dict[str, Vectors] = {
+            name: encoder.encode_documents(passages)
+            for name, encoder in self._encoders.items()
+            if name not in models
+        }
+        parts: dict[str, list[Any]] = {name: [] for name in models}
+        done, reported = 0, 0
+        while models and done < len(passages):
             started = perf_counter()
-            parts.append(encoder.encode_documents(passages[done : done + size]))
+            part = passages[done : done + self._slice]
+            with PASSES.shared():
+                for name, encoder in models.items():
+                    parts[name].append(encoder.encode_documents(part))
             seconds = max(perf_counter() - started, 1e-3)
-            done = min(done + size, len(passages))
-            now = share * done // len(passages)
+            done += len(part)
+            now = n_rows * done // len(passages)
             self._progress.advance(now - reported)
             reported = now
-            self._slices[name] = int(min(8192, max(128, size * _SLICE_SECONDS / seconds)))
-        return parts[0] if len(parts) == 1 else type(parts[0]).concat(parts)
+            most = _MOST_ROWS if len(models) == 1 else _MOST_SHARED
+            self._slice = int(min(most, max(128, len(part) * _SLICE_SECONDS / seconds)))
+        self._progress.advance(n_rows - reported)
+        joined = {
+            name: found[0] if len(found) == 1 else type(found[0]).concat(found)
+            for name, found in parts.items()
+        }
+        return {name: (vectors | joined)[name] for name in self._encoders}

@@ -61,15 +61,15 @@ class KnownRepresentation:
             return terms_spec(options, model)
         if self.family == "dense":
             return encoder_spec(model, options)
+        if self.family == "sparse":
+            return sparse_spec(model, options)
         return {"family": self.family, "model": model, "options": dict(options)}
 
 
 KNOWN_REPRESENTATIONS = {
     "bm25": KnownRepresentation("terms", ""),
     "dense": KnownRepresentation("dense", "default"),
-    "sparse": KnownRepresentation(
-        "sparse", None, "a sentence-transformers SparseEncoder, such as naver/splade-v3"
-    ),
+    "sparse": KnownRepresentation("sparse", "default-sparse"),
     "late": KnownRepresentation("late", "default"),
     "slim": KnownRepresentation("slim", None, "a masked language model, such as naver/splade-v3"),
     "multivariate": KnownRepresentation(
@@ -233,10 +233,21 @@ def terms_spec(options: Mapping[str, Any] | None = None, model: str = "") -> dic
     return spec
 
 
+def sparse_spec(model: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The encoder of a sparse representation: words and codes where the model is a book of codes, else SPLADE."""
+    from retrieval.encoders.codes.book import is_book
+    from retrieval.encoders.transformer.location import local_folder
+
+    folder = local_folder(model)
+    family = "codes" if folder is not None and is_book(folder) else "sparse"
+    return {"family": family, "model": model, "options": dict(options or {})}
+
+
 def default_kind(encoder: Mapping[str, Any]) -> str:
     """The index kind for what an encoder makes, where none is named."""
     kinds = {
         "terms": "bm25",
+        "codes": "inverted",
         "sparse": "inverted",
         "late": DEFAULT_LATE_KIND,
         "slim": "slim",
@@ -336,7 +347,7 @@ def _from_table(name: str, table: Any) -> RepresentationOptions:
             raise unknown_name("key", key, _TABLE_KEYS)
         if not isinstance(value, _TABLE_KEYS[key]):
             raise ConfigError(f"{key} is {value!r}; it must be {_KEY_FORMS[key]}")
-    usual = {"bm25": "terms:", "late": "late:default"}.get(name, "default")
+    usual = {"bm25": "terms:", "late": "late:default", "sparse": "codes:default-sparse"}.get(name, "default")
     encoder = encoder_spec(table.get("encoder", usual), table.get("options"))
     default = default_kind(encoder)
     specs = []

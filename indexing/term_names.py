@@ -16,10 +16,10 @@ def named_terms(explanations: Sequence[Explanation], encoder: Any, query: str) -
 
     Args:
         explanations: by an index over ``Sparse``; a part's label is the number of a term.
-        encoder: of the representation, with ``vocabulary`` and ``tokens_of``.
+        encoder: of the representation, with ``names_in`` and ``tokens_of``.
         query: the text.
     """
-    names, own = encoder.vocabulary, set(encoder.tokens_of(query).tolist())
+    names, own = encoder.names_in(query), set(encoder.tokens_of(query).tolist())
 
     def named(part: Explanation) -> Explanation:
         term = int(part.label)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.compute import parallel
+from retrieval.encoders.transformer.passes import PASSES
 from retrieval.errors import ConfigError, unknown_name
 from retrieval.protocols import Explanation, Searcher, SearchRequest
 from retrieval.values import Hits
@@ -259,7 +260,8 @@ class Fused:
 
     def _lists(self, queries: Sequence[str], request: SearchRequest) -> list[Hits]:
         deep = replace(request, k=request.depth)
-        return [searcher.search(queries, deep) for _, searcher, _ in self.parts]
+        with PASSES.shared():  # parts with one model below them read the queries once
+            return [searcher.search(queries, deep) for _, searcher, _ in self.parts]
 
     def _sum(self, lists: Sequence[Hits], k: int) -> Hits:
         weights = [weight for _, _, weight in self.parts]

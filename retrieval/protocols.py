@@ -115,7 +115,7 @@ class Fitted(Protocol):
     """What an encoder has besides ``Encoder`` where it learns something from a sample of the corpus first.
 
     What it has learned is part of its fingerprints and not of its ``spec``; a collection keeps it beside the spec.
-    An encoder that still needs it refuses to encode (ConfigError).
+    An encoder that cannot do without it refuses to encode (ConfigError).
     """
 
     @property

@@ -130,6 +130,40 @@ def tiny_bert(make_checkpoint: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_codes(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random book of 12 codes and 16 features for the tiny BERT."""
+    from retrieval.encoders.codes.book import CodeBook, CodeSettings
+    from retrieval.encoders.transformer.checkpoint import read_checkpoint
+    from retrieval.encoders.transformer.identity import checkpoint_digest
+
+    rng, n_pieces = np.random.default_rng(4), len(VOCABULARY)
+    codes = rng.normal(size=(12, 8))
+    counts = np.array([piece.isalpha() and piece not in ("the", "a", "of", "and") for piece in VOCABULARY])
+    digest = checkpoint_digest(read_checkpoint(tiny_bert.resolve()))
+    book = CodeBook(
+        CodeSettings(str(tiny_bert), digest, words=6, document_codes=3, document_features=4, token_codes=2),
+        projection=rng.normal(size=(32, 8)).astype(np.float16),
+        codes=(codes / np.linalg.norm(codes, axis=1, keepdims=True)).astype(np.float16),
+        feature_directions=rng.integers(-127, 128, (16, 32)).astype(np.int8),
+        feature_scales=rng.uniform(0.005, 0.01, 16).astype(np.float16),
+        feature_bias=rng.normal(0, 0.1, 16).astype(np.float32),
+        feature_mean=rng.normal(0, 0.05, 32).astype(np.float16),
+        word_idf=rng.uniform(1, 9, 1024).astype(np.float16),
+        piece_idf=(counts * rng.uniform(1, 9, n_pieces)).astype(np.float16),
+        static_codes=rng.integers(0, 12, (n_pieces, 2)).astype(np.int16),
+        static_code_weights=rng.uniform(0, 1, (n_pieces, 2)).astype(np.float16),
+        static_signs=rng.integers(0, 256, (n_pieces, 4)).astype(np.uint8),
+        static_scales=rng.uniform(0.02, 0.1, n_pieces).astype(np.float16),
+        static_matrix=rng.normal(0, 0.3, (32, 32)).astype(np.float16),
+        static_mean=rng.normal(0, 0.1, 32).astype(np.float16),
+        names=tuple(f"~ {number}" for number in range(28)),
+    )
+    folder = tmp_path_factory.mktemp("codes")
+    book.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def with_heads(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A function that puts heads behind the tiny BERT, trained as it were, and returns the folder."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from retrieval.errors import ConfigError, unknown_name
 
 FAMILIES: dict[str, str] = {
+    "codes": "retrieval.encoders.codes.encoder:CodesEncoder",
     "dense": "retrieval.encoders.dense:DenseEncoder",
     "endpoint": "retrieval.encoders.endpoint:EndpointEncoder",
     "hashing": "retrieval.encoders.hashing:HashingEncoder",

@@ -171,6 +171,15 @@ class SparseEncoder:
         """
         return self._terms.terms_of(text) if self.has_vocabulary else np.zeros(0, dtype=np.int32)
 
+    def names_in(self, text: str) -> Strings:
+        """The names of all terms that a query can have, by id; the text does not matter.
+
+        Raises:
+            ConfigError: the checkpoint has no tokenizer.json.
+            CorruptError: it has a damaged one.
+        """
+        return self.vocabulary
+
     def encode_queries(self, texts: Sequence[str]) -> Sparse:
         """(N, V) sparse; positive weights of at most ``query_terms`` terms a row."""
         prompt = "" if self.idf_free else self.routes.query.query_prompt

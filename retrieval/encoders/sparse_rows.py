@@ -50,12 +50,25 @@ def heaviest(rows: Sparse, keep: int) -> Sparse:
     counts = np.diff(rows.indptr)
     if not len(counts) or int(counts.max()) <= keep:
         return rows
-    row = np.repeat(np.arange(len(rows)), counts)
-    order = np.lexsort((rows.indices, -rows.values, row))
-    rank = np.arange(len(order)) - np.repeat(rows.indptr[:-1], counts)
-    chosen = np.sort(order[rank < keep])
+    chosen = heaviest_entries(np.repeat(np.arange(len(rows)), counts), rows.values, keep)
     indptr = row_offsets(np.minimum(counts, keep))
     return Sparse(indptr, rows.indices[chosen], rows.values[chosen], rows.dim)
+
+
+def heaviest_entries(
+    rows: NDArray[np.integer], values: NDArray[np.floating], keep: int
+) -> NDArray[np.integer]:
+    """Positions of the heaviest entries of each row, ascending; ties by position.
+
+    Args:
+        rows: (nnz,) the row of each entry, ascending.
+        values: (nnz,).
+        keep: most entries of a row, at least 1.
+    """
+    order = np.lexsort((-values, rows))
+    starts = np.searchsorted(rows, rows)
+    rank = np.arange(len(order)) - starts[order]
+    return np.sort(order[rank < keep])
 
 
 def row_offsets(counts: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:

@@ -108,6 +108,23 @@ def test_real_retrievers_are_measured_and_self_documents_dropped(folder, tmp_pat
     assert found[2].index_bytes == found[0].index_bytes + found[1].index_bytes
 
 
+def test_words_and_codes_are_measured_with_and_without_the_model_for_queries(folder, tmp_path, tiny_codes):
+    dataset, models = open_dataset(folder), {"sparse": str(tiny_codes)}
+    paths = [
+        cached_collection(dataset, ["sparse"], models, options, cache=tmp_path)
+        for options in (None, {"sparse": {"queries": "static"}})
+    ]
+    assert paths[0] != paths[1]
+    both = [
+        evaluate(dataset, open_retrievers(path, ["sparse"]), Conditions(k=100, depth=50))[0]
+        for path in paths
+    ]
+    assert all(one.metrics["nDCG@10"] > 0.3 for one in both), "more than chance, by its words"
+    assert both[0].run != both[1].run
+    documents = [Collection.open(path).snapshot().store("sparse").take(np.arange(60)) for path in paths]
+    assert np.array_equal(documents[0].indices, documents[1].indices)
+
+
 def test_late_interaction_is_measured_and_takes_part_in_hybrid(folder, tmp_path, tiny_bert):
     dataset = open_dataset(folder)
     using = ["late", "plaid", "bm25", "dense", "hybrid", "bm25+dense+late"]

@@ -193,6 +193,32 @@ def test_the_command_adds_a_sparse_representation(tmp_path: Path, model: Path):
     )
 
 
-def test_sparse_without_a_model_says_how_to_name_one():
-    with pytest.raises(ConfigError, match="--sparse-model"):
-        representation_options("sparse")
+def test_words_and_codes_in_a_collection_that_grows(tmp_path: Path, tiny_codes: Path):
+    """Words have names, codes and features are expansions, and what was learned of the words stays as it was."""
+    part = representation_options("sparse", str(tiny_codes))
+    assert part.encoder["family"] == "codes" and part.indexes[0].kind == "inverted"
+    build_collection(
+        open_corpus(corpus(tmp_path / "a.jsonl", 0, 40)),
+        tmp_path / "c",
+        BuildOptions((part,), Chunking.none()),
+    )
+    state = read_commit(tmp_path / "c").representations["sparse"].state
+    add_documents(open_corpus(corpus(tmp_path / "b.jsonl", 40, 60)), tmp_path / "c", WriteOptions())
+    assert read_commit(tmp_path / "c").representations["sparse"].state == state is not None
+    snapshot, query = Collection.open(tmp_path / "c").snapshot(), "old red fishes"
+    searcher = snapshot.searcher("sparse")
+    hits = searcher.search([query], SearchRequest(k=3))
+    assert not snapshot.encoder("sparse").needs_fit
+    origins: dict[str, str] = {}
+    for score, explanation in zip(hits.scores[0], searcher.explain(query, hits.rows[0]), strict=True):
+        assert explanation.value == pytest.approx(float(score), rel=1e-5)
+        origins |= {part.label: part.facts["term"] for part in explanation.parts}
+    own = {label for label, origin in origins.items() if origin == "of the query"}
+    assert own and own <= {"old", "red", "fish"}
+    assert any(label.startswith("~ ") for label in origins.keys() - own)
+
+
+def test_sparse_without_a_model_means_the_one_that_comes_with_tercet():
+    spec = representation_options("sparse").encoder
+    assert spec == {"family": "codes", "model": "default-sparse", "options": {}}
+    assert representation_options("sparse", "naver/splade-v3").encoder["family"] == "sparse"

@@ -26,7 +26,7 @@ from retrieval.values import Dense, Document, MultiSparse, MultiVector, QueryNet
 TEXTS = ["the cat and the dog", "", "Alpha beta, gamma!", "über 東京 \ud800 \x00", "river " * 300, "dog"]
 DOCUMENTS = [Document(str(i), text, "a title" if i % 2 else "") for i, text in enumerate(TEXTS)]
 
-MODELS = ("dense", "hypencoder", "late", "multivariate", "slim", "sparse")
+MODELS = ("codes", "dense", "hypencoder", "late", "multivariate", "slim", "sparse")
 """Families of models that read texts up to a length."""
 
 Opener = Callable[[str], Any]
@@ -61,12 +61,14 @@ def tiny_splade(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def open_family(
     tiny_bert: Path,
     tiny_splade: Path,
+    tiny_codes: Path,
     tiny_multivariate: Path,
     tiny_hypencoder: Path,
     embeddings_server: Callable[..., ThreadingHTTPServer],
 ) -> Iterator[Opener]:
     """A function that opens a small encoder of a family."""
     specs: dict[str, dict[str, Any]] = {
+        "codes": {"model": str(tiny_codes), "options": {"dtype": "float32"}},
         "dense": {"model": str(tiny_bert), "options": {"dtype": "float32"}},
         "endpoint": {"model": "tiny"},
         "hashing": {"options": {"dim": 64}},

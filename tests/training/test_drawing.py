@@ -55,6 +55,17 @@ def test_epochs_take_turns_before_anything_comes_again() -> None:
             assert one.keys == tuple(map(text_key, one.documents))
 
 
+def test_what_answers_a_query_of_the_same_text_is_no_negative() -> None:
+    listed: list[Listed] = [([0, 1], [1, 0], None), ([2], [1], None), ([3, 4], [1, 1], None)]
+    data = make(listed, 6)
+    same = data.queries.with_columns(text=pl.Series(["asked twice", "asked once", "asked twice"]))
+    drawn = list(draw(replace(data, queries=same), 0, 0, 3))
+    for query in (0, 2):
+        assert drawn[query].relevant == tuple(sorted(text_key(f"text {row}") for row in (0, 3, 4)))
+    assert drawn[1].relevant == (text_key("text 2"),)
+    assert not {"text 0", "text 3", "text 4"} & set(drawn[0].documents[1:])
+
+
 def test_the_same_arguments_draw_the_same() -> None:
     data = make([LISTED] * 40, 30)
     drawn = [list(draw(data, seed, epoch, 4)) for seed, epoch in ((0, 0), (0, 0), (1, 0), (0, 1))]

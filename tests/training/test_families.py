@@ -42,6 +42,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("dense", {"lora_layers": 1}),
     ("dense", {"layers": 1}),
     ("dense", {"query_layers": 1}),
+    ("dense", {"options": {"head": "linear"}}),
+    ("dense", {"options": {"head": "linear"}, "lora_rank": 2, "query_layers": 1}),
     ("sparse", {"options": SPARSE}),
     ("sparse", {"options": SPARSE, "lora_rank": 2}),
     ("sparse", {"options": SPARSE | {"queries": "static"}}),

@@ -9,12 +9,12 @@ import pytest
 
 from indexing.cli import index_command
 from service.search_cli import search_command
-from training.families.table import FAMILIES
+from training.families.table import FAMILIES, FITTED
 from training.recipe.options import DataOptions, LossOptions, Recipe
 from training.run.record import write_card
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *FITTED])
 def test_the_card_names_a_command_that_there_is(family: str, tmp_path: Path) -> None:
     recipe = Recipe("mine", family, data=(DataOptions("set"),), losses=(LossOptions("ranking"),))
     write_card(tmp_path, recipe, {})

@@ -240,6 +240,27 @@ def test_the_best_weights_are_kept_and_training_stops(
     assert not torch.equal(seen[-1], seen[4])
 
 
+def test_a_run_that_stopped_early_and_was_killed_does_not_train_on(
+    recipe: Recipe, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.run.dev import Dev
+
+    values = iter([0.1, 0.9, 0.3, 0.2])
+    monkeypatch.setattr(Dev, "__call__", lambda self, model, *rest, **others: {"nDCG@10": next(values, 0.0)})
+    recipe = replace(recipe, dev=replace(recipe.dev, every=1, patience=2))
+    record = running._Run.record
+
+    def killed(self: Any, *rest: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running._Run, "record", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "model", root)
+    monkeypatch.setattr(running._Run, "record", record)
+    train(recipe, tmp_path / "model", root)
+    assert [step for step, _ in losses(tmp_path / "model")] == [1, 2, 3]
+
+
 def test_the_last_step_is_measured_too(recipe: Recipe, tmp_path: Path, root: Path) -> None:
     recipe = replace(recipe, dev=replace(recipe.dev, every=2), optim=replace(recipe.optim, steps=3))
     train(recipe, tmp_path / "model", root)

@@ -17,7 +17,7 @@ import pytest
 from retrieval.encoders.options import read_options
 from service.cli import tercet
 from training.auxiliaries.table import AUXILIARIES, Sizes, open_auxiliary
-from training.families.table import FAMILIES
+from training.families.table import FAMILIES, FITTED
 from training.losses.table import LOSSES, open_loss
 from training.recipe.options import (
     DataOptions,
@@ -37,6 +37,8 @@ ROOT = Path(__file__).parents[2]
 SETS = ["covidqa_passages", "fever_evidence_sent", "medquad", "squad_v1.1_dev"]
 TINY = ("tiny-dense", "ar2-dense")
 """Recipes that do not take all four sets."""
+IN_DOMAIN = {"scifact-dense": "../eval/scifact", "nfcorpus-dense": "../eval/nfcorpus"}
+"""Recipes of a collection that has queries to train on as well as to test on."""
 TABLES = {
     "": Recipe,
     "model": ModelOptions,
@@ -67,15 +69,24 @@ def test_a_shipped_recipe_has_options_that_exist_and_teachers_that_are_asked(nam
             open_auxiliary(one.name, Sizes(8, 16, len(recipe.data)), one.options)
         else:
             open_loss(one.name, one.options)
-    family = importlib.import_module(FAMILIES[recipe.family].partition(":")[0])
+    family = importlib.import_module({**FAMILIES, **FITTED}[recipe.family].partition(":")[0])
     read_options(recipe.family, recipe.model.options, getattr(family, "OPTIONS", {}))
     in_batches = any(one.name in OF_BATCHES for one in recipe.losses)
     assert bool(recipe.teachers or recipe.ranker) == (asks_of_lists(recipe) or in_batches)
-    assert name in TINY or sorted(one.source for one in recipe.data) == SETS
+    assert name in (*TINY, *IN_DOMAIN) or sorted(one.source for one in recipe.data) == SETS
 
 
 def test_every_family_has_a_recipe() -> None:
-    assert {read_recipe(name).family for name in shipped_recipes()} == FAMILIES.keys()
+    assert {read_recipe(name).family for name in shipped_recipes()} == {*FAMILIES, *FITTED}
+
+
+@pytest.mark.parametrize(("name", "source"), IN_DOMAIN.items())
+def test_a_recipe_of_a_collection_neither_learns_from_its_test_queries_nor_chooses_by_them(
+    name: str, source: str
+) -> None:
+    recipe = read_recipe(name)
+    assert [(one.source, one.split) for one in recipe.data] == [(source, "train")]
+    assert recipe.dev.queries and (recipe.dev.source, recipe.dev.split) in {("", None), (source, "dev")}
 
 
 def test_the_bi_encoder_beside_the_hypencoder_has_the_same_data_and_budget() -> None:
@@ -101,7 +112,7 @@ def test_the_page_of_recipes_has_every_key_loss_and_option_of_a_family() -> None
             if field.name not in TABLES or table:
                 assert f"\n| `{field.name}` |" in parts[table or "Above all tables"], (table, field.name)
     assert all(f"\n| `{name}` |" in parts["Losses"] for name in {**LOSSES, **AUXILIARIES})
-    for name, place in FAMILIES.items():
+    for name, place in {**FAMILIES, **FITTED}.items():
         options = getattr(importlib.import_module(place.partition(":")[0]), "OPTIONS", {})
         assert f"\n### {name}\n" in parts["Families"]
         assert all(f"\n| `{option}` |" in parts["Families"] for option in options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -26,7 +27,8 @@ class Example:
         labels: n judgements; 0 is a negative.
         scores: a teacher's for each document, or None.
         keys: n numbers, the same for the same text in whatever set it stands.
-        relevant: the keys of all documents that answer the query, so that they are no negatives in a batch.
+        relevant: the keys of all documents that answer the query, or another one of the same text, so that they are no
+            negatives in a batch.
     """
 
     query: str
@@ -60,12 +62,24 @@ def draw(data: TrainingSet, seed: int, epoch: int, negatives: int) -> Iterator[E
     Raises:
         ConfigError: there is no document that does not answer a query, or none with a score.
     """
+    twins = _twins(data)
     for lists in data.lists.iter_slices(_SLICE):
-        drawings = [_drawing(data, seed, epoch, negatives, *one) for one in lists.iter_rows()]
+        drawings = [_drawing(data, twins, seed, epoch, negatives, *one) for one in lists.iter_rows()]
         queries = data.queries["text"].gather(lists["query"]).to_list()
         texts = _texts(data, {row for one in drawings for row in one.needed()})
         for query, one in zip(queries, drawings, strict=True):
             yield one.example(query, texts, data)
+
+
+def _twins(data: TrainingSet) -> dict[int, list[int]]:
+    """What answers the other queries of the same text, by the row of the query, where there are any."""
+    rows = np.flatnonzero(data.queries["text"].is_duplicated())
+    answers: dict[str, list[int]] = defaultdict(list)
+    texts = data.queries["text"].gather(rows).to_list()
+    lists = data.lists.select("documents", "labels").gather(rows).iter_rows() if len(rows) else ()
+    for text, (documents, labels) in zip(texts, lists, strict=True):
+        answers[text] += documents[: sum(label > 0 for label in labels)]
+    return {row: answers[text] for row, text in zip(rows.tolist(), texts, strict=True)}
 
 
 def _texts(data: TrainingSet, rows: Iterable[int]) -> dict[int, str]:
@@ -81,6 +95,7 @@ class _Drawing:
         query: its row.
         rows, labels, scores: the list.
         n_answers: how many of its first documents answer the query.
+        others: documents that answer a query of the same text.
         places: in the list, of what is in the example.
         lacking: random documents that the example needs beside those.
         spare: rows of random documents, more than are needed, since some may be answers.
@@ -92,6 +107,7 @@ class _Drawing:
     labels: list[float]
     scores: list[float] | None
     n_answers: int
+    others: list[int]
     places: list[int]
     lacking: int
     spare: list[int]
@@ -100,12 +116,13 @@ class _Drawing:
     def needed(self) -> Iterator[int]:
         """Rows whose texts the example takes."""
         yield from self.rows[: self.n_answers]
+        yield from self.others
         yield from (self.rows[place] for place in self.places)
         yield from self.spare
 
     def example(self, query: str, texts: Mapping[int, str], data: TrainingSet) -> Example:
         """The example, once the texts of all rows are known."""
-        answers = {texts[row] for row in self.rows[: self.n_answers]}
+        answers = {texts[row] for row in [*self.rows[: self.n_answers], *self.others]}
         drawn = [texts[self.rows[place]] for place in self.places]
         if self.lacking:
             drawn += self._others([texts[row] for row in self.spare], answers, drawn[1:], data)
@@ -135,6 +152,7 @@ class _Drawing:
 
 def _drawing(
     data: TrainingSet,
+    twins: Mapping[int, list[int]],
     seed: int,
     epoch: int,
     negatives: int,
@@ -153,7 +171,8 @@ def _drawing(
     rng = np.random.default_rng([seed, query, epoch + 1]) if lacking else order
     n_spare = min(lacking and lacking + n_answers + 2, data.documents.height)
     spare = rng.choice(data.documents.height, n_spare, replace=False).tolist()
-    return _Drawing(query, rows, labels, scores, n_answers, places, lacking, spare, rng)
+    others = twins.get(query, [])
+    return _Drawing(query, rows, labels, scores, n_answers, others, places, lacking, spare, rng)
 
 
 def _turn(order: NDArray[np.int64], epoch: int, n: int) -> list[int]:

@@ -18,6 +18,9 @@ FAMILIES: dict[str, str] = {
 }
 """Name -> "module:NAME" of a ``Family``."""
 
+FITTED: dict[str, str] = {"codes": "training.codes.fitting:CODES"}
+"""Kinds that are fitted to texts as a whole, without losses; their runs are those of ``training.codes.running``."""
+
 
 def family(name: str) -> Family:
     """The family of that name.

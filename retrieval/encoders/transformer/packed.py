@@ -105,7 +105,14 @@ def product(left: NDArray[np.int16], right: NDArray[np.int16], scale: float) -> 
 
 def write_tensors(path: Path, tensors: Arrays) -> None:
     """A safetensors file with its tensors in the order given, whatever the library's version would choose."""
-    kinds = {"float32": "F32", "float16": "F16", "int16": "I16", "int64": "I64"}
+    kinds = {
+        "float32": "F32",
+        "float16": "F16",
+        "uint8": "U8",
+        "int8": "I8",
+        "int16": "I16",
+        "int64": "I64",
+    }
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     stop = 0
     for name, array in tensors.items():

@@ -1,0 +1,1 @@
+"""Sparse vectors of words and codes: an inverted index over what a model means that has no masked-language head."""
