@@ -116,8 +116,7 @@ def test_words_and_codes_are_measured_with_and_without_the_model_for_queries(fol
     ]
     assert paths[0] != paths[1]
     both = [
-        evaluate(dataset, open_retrievers(path, ["sparse"]), Conditions(k=100, depth=50))[0]
-        for path in paths
+        evaluate(dataset, open_retrievers(path, ["sparse"]), Conditions(k=100, depth=50))[0] for path in paths
     ]
     assert all(one.metrics["nDCG@10"] > 0.3 for one in both), "more than chance, by its words"
     assert both[0].run != both[1].run

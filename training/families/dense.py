@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from indexing.progress import Progress
-from retrieval.encoders.options import read_options
+from retrieval.encoders.options import Option, read_options
 from retrieval.encoders.transformer.location import locate
+from retrieval.errors import ConfigError
 from retrieval.exact import dense_scores
 from retrieval.topk import top_k
 from retrieval.values import Dense, Hits
@@ -24,18 +25,38 @@ from training.families.opening import drop_layers, is_low_rank, limit_length, lo
 from training.recipe.options import ModelOptions
 from training.scored import Representation
 
+OPTIONS: dict[str, Option] = {
+    "head": Option(str),
+    "fit_texts": Option(int, default=3000, least=1),
+}
+"""``head``: ``linear`` puts a linear layer as wide as the vectors behind pooling, so that they can be cut short;
+``fit_texts``: documents that it starts from."""
+
+HEADS = ("linear",)
+
+DAMPING = 4.0
+"""What is added to the variance of every axis before whitening, in means of it: the first axes are damped, the many
+weak ones keep their proportion."""
+
 
 class DenseFamily:
-    """Any checkpoint of sentence-transformers with one vector a text; cosine where the checkpoint says so."""
+    """Any checkpoint of sentence-transformers with one vector a text; cosine where the checkpoint says so.
+
+    A linear head starts as a whitening of a sample's vectors (Su et al., arXiv:2103.15316), strongest axis first, that
+    is damped, so that whole vectors change little (they lose 0.005 on SciFact, see docs/benchmarks/matryoshka.md). Prefixes keep more from there on, and training
+    (``matryoshka`` of a loss) improves them.
+    """
 
     joint = False
 
     def open(self, options: ModelOptions, seed: int, sample: Sample, progress: Progress) -> Any:
-        """See ``Family``; there are no options of its own."""
+        """See ``Family``; ``OPTIONS`` are its own."""
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.modules import Normalize
 
-        read_options("dense", options.options, {})
+        chosen = read_options("dense", options.options, OPTIONS)
+        if chosen["head"] not in (None, *HEADS):
+            raise ConfigError(f"model.options.head is {chosen['head']!r}; valid: {', '.join(HEADS)}")
         torch.manual_seed(seed)
         folder = locate(options.base)
         model = load(SentenceTransformer, folder)
@@ -44,6 +65,8 @@ class DenseFamily:
             model = with_modules(model, [*modules, Normalize()])
         limit_length(model, folder, options)
         drop_layers(model, options)
+        if chosen["head"] is not None:
+            model = _with_head(model, sample.documents[: chosen["fit_texts"]], progress)
         if options.query_layers is not None:
             model = two_towers(model, options.query_layers)
         return restrict(model, options, self.is_new)
@@ -61,8 +84,8 @@ class DenseFamily:
         return queries[0].float() @ documents[0].float().T
 
     def is_new(self, parameter: str) -> bool:
-        """Low-rank updates."""
-        return is_low_rank(parameter)
+        """Linear layers behind pooling, and low-rank updates."""
+        return parameter.endswith(".linear.weight") or is_low_rank(parameter)
 
     def search(
         self, model: Any, queries: Sequence[str], documents: Sequence[str], k: int, progress: Progress
@@ -78,6 +101,43 @@ class DenseFamily:
     def save(self, model: Any, folder: Path) -> None:
         """See ``Family``."""
         save_even(model, folder)
+
+
+def _with_head(model: Any, documents: Sequence[str], progress: Progress) -> Any:
+    """The model with a linear layer before its vectors are brought to unit length.
+
+    Raises:
+        ConfigError: the model has a layer there, or unit length is not what it ends with.
+    """
+    from sentence_transformers.base.modules import Dense as Layer
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    *modules, last = model.children()
+    if not isinstance(last, Normalize) or isinstance(modules[-1], Layer):
+        raise ConfigError(
+            "model.options.head is for a model of cosines that has no linear layer behind pooling; leave it out"
+        )
+    progress.start("fitting", len(documents), "texts")
+    vectors = _dense(encoded(model, documents, "document", progress, convert_to_numpy=True)).values
+    width = vectors.shape[1]
+    head = Layer(
+        width,
+        width,
+        bias=False,
+        activation_function=nn.Identity(),
+        init_weight=torch.from_numpy(whitening(vectors)),
+    )
+    return with_modules(model, [*modules, head, last])
+
+
+def whitening(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(D, D) the principal axes of (N, D) vectors as rows, not centred, the strongest first and shortest."""
+    width = vectors.shape[1]
+    moments = vectors.T.astype(np.float64) @ vectors
+    moments += np.eye(width) * (DAMPING * np.trace(moments) / width)
+    strengths, axes = np.linalg.eigh(moments)  # ascending
+    scaled = (axes * np.sqrt(strengths[0] / strengths)).T[::-1]
+    return np.ascontiguousarray(scaled, dtype=np.float32)
 
 
 def _dense(parts: Sequence[NDArray[np.float32]]) -> Dense:
