@@ -44,6 +44,12 @@ BENCHMARKS = {
 }
 """Name -> heading, in the order of the page."""
 
+WRITTEN = {
+    "training_quality": "Training: what the recipes gain",
+    "matryoshka": "Dense vectors cut short",
+}
+"""The same for measurements of hours, whose figures stand in docs/benchmarks/NAME.md as they were written down."""
+
 STUDIES = {
     "late_shares": ("late", "--shares"),
     "late_curve": ("late", "--curve"),
@@ -122,6 +128,11 @@ def section(name: str) -> str:
     )
 
 
+def written(name: str) -> str:
+    """One that is kept as Markdown."""
+    return f"## {WRITTEN[name]}\n\n{(RESULTS / f'{name}.md').read_text(encoding='utf-8').strip()}\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -142,7 +153,8 @@ def main() -> None:
         "machine; engines were interleaved, threads pinned alike, medians reported. Times are not comparable between "
         "tables of different machines.\n"
     )
-    PAGE.write_text("\n".join([intro, *filter(None, map(section, BENCHMARKS))]), encoding="utf-8")
+    parts = [intro, *filter(None, map(section, BENCHMARKS)), *map(written, WRITTEN)]
+    PAGE.write_text("\n".join(parts), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}", file=sys.stderr)
 
 

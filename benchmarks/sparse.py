@@ -3,9 +3,10 @@
     python benchmarks/sparse.py [--quick] [--large] [--json]
 
 Data: BM25 vectors of SciFact and NFCorpus (from $TERCET_DATA or ../shared/data; left out where absent), vectors of the
-same from a SPLADE encoder (`tercet train splade-minilm -o .bench/models/splade-minilm`; left out where it was not
-trained), and generated ones, 100,000 and with --large 1,000,000 (see corpora.SparseCorpus). --quick leaves out
-SciFact's learned vectors, and of the generated ones kANNolo's graph and most of bmp's settings. Documents are rounded
+same from Tercet's default sparse encoder and from a SPLADE encoder (`tercet train splade-minilm -o
+.bench/models/splade-minilm`; left out where it was not trained), and generated ones, 100,000 and with --large 1,000,000
+(see corpora.SparseCorpus). --quick leaves out SciFact's learned vectors, and of the generated ones kANNolo's graph and
+most of bmp's settings. Terms that no document has are left out and the others numbered anew. Documents are rounded
 to 8-bit impacts and brought into Tercet's order before any engine sees them; query weights are whole numbers up to 32
 with a largest of 32, to which bmp rounds any others.
 
@@ -113,12 +114,32 @@ def joined(rows: list[tuple[np.ndarray, np.ndarray]], dim: int) -> Sparse:
     )
 
 
-def learned_vectors(documents: list[Document], queries: list[str]) -> tuple[Sparse, Sparse]:
+def splade_vectors(documents: list[Document], queries: list[str]) -> tuple[Sparse, Sparse]:
     """Of the first SPLADE encoder."""
     from retrieval.encoders import open_encoder
 
     encoder = open_encoder({"family": "sparse", "model": str(MODEL)})
     return encoder.encode_documents(documents), encoder.encode_queries(queries)
+
+
+def codes_vectors(documents: list[Document], queries: list[str]) -> tuple[Sparse, Sparse]:
+    """Of words and codes, the default encoder; bmp can have no more than 65,536 terms."""
+    from retrieval.encoders import open_encoder
+
+    encoder = open_encoder({"family": "codes"}).fit(documents)
+    return of_used_terms(encoder.encode_documents(documents), encoder.encode_queries(queries))
+
+
+def of_used_terms(documents: Sparse, queries: Sparse) -> tuple[Sparse, Sparse]:
+    """The same over the terms that documents have."""
+    used = np.unique(documents.indices)
+    rows = []
+    for query in range(len(queries)):
+        mine = slice(int(queries.indptr[query]), int(queries.indptr[query + 1]))
+        known = np.isin(queries.indices[mine], used)
+        rows.append((np.searchsorted(used, queries.indices[mine][known]), queries.values[mine][known]))
+    numbers = np.searchsorted(used, documents.indices).astype(np.int32)
+    return Sparse(documents.indptr, numbers, documents.values, len(used)), joined(rows, len(used))
 
 
 def rounded(vectors: Sparse) -> Sparse:
@@ -162,10 +183,10 @@ def data_sets(quick: bool, large: bool) -> Iterator[tuple[str, Path, Sparse, Spa
     for name in ("scifact", "nfcorpus"):
         if (read := beir(name)) is None:
             continue
-        for kind, encode in (("bm25", bm25_vectors), ("splade", learned_vectors)):
-            if kind == "splade" and (not MODEL.exists() or (quick and name == "scifact")):
+        for kind, (encode, weights) in VECTORS.items():
+            if kind != "bm25" and (not weights.exists() or (quick and name == "scifact")):
                 continue
-            key = f"{name}-{kind}" + (f"-{model_key()}" if kind == "splade" else "")
+            key = f"{name}-{kind}" + ("" if kind == "bm25" else f"-{model_key(weights)}")
             yield f"{name}-{kind}", *prepared(key, lambda encode=encode, read=read: encode(*read))
     recipe = hashlib.sha256((ROOT / "benchmarks" / "corpora.py").read_bytes()).hexdigest()[:8]
     for n in (100_000, *((1_000_000,) if large else ())):
@@ -181,10 +202,18 @@ def data_sets(quick: bool, large: bool) -> Iterator[tuple[str, Path, Sparse, Spa
             return
 
 
-def model_key() -> str:
+VECTORS = {
+    "bm25": (bm25_vectors, ROOT),
+    "codes": (codes_vectors, ROOT / "retrieval" / "models" / "default-sparse"),
+    "splade": (splade_vectors, MODEL),
+}
+"""Kind of vectors -> what makes them, and the folder of its weights."""
+
+
+def model_key(folder: Path) -> str:
     """Changes with the weights of the encoder."""
     digest = hashlib.sha256()
-    for path in sorted(MODEL.rglob("*.safetensors")):
+    for path in sorted(folder.rglob("*.safetensors")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:8]
 

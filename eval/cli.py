@@ -123,6 +123,10 @@ def command(
 
     if collection is None or runs:
         refuse_given(("query_bank",), "goes with --collection, whose query bank it uses")
+    if collection is not None or runs:
+        refuse_given(
+            ("encoder", *encoders), "has no effect with --collection or --run, which are encoded already"
+        )
     with reading_options():
         wanted = parse_metrics([*DEFAULT_METRICS, *_names(metrics)])
     models = {"dense": encoder, **models_given(encoders)}

@@ -29,7 +29,9 @@ def collection_encoder(
         IncompatibleError: its document fingerprint is not the one the collection was encoded with.
     """
     representation = require_representation(representations, name)
-    key = f"{name}:{representation.fingerprint}:{sorted(representation.encoder.items(), key=str)}"
+    # what an encoder has learned may change its queries alone, so the fingerprint of documents does not say it all
+    known_by = (name, representation.fingerprint, representation.state)
+    key = f"{known_by}:{sorted(representation.encoder.items(), key=str)}"
     with _LOCK:
         if key not in _ENCODERS:
             encoder = _opened(collection, representation, name)

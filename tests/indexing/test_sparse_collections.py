@@ -218,6 +218,21 @@ def test_words_and_codes_in_a_collection_that_grows(tmp_path: Path, tiny_codes: 
     assert any(label.startswith("~ ") for label in origins.keys() - own)
 
 
+def test_two_collections_of_one_process_keep_what_each_has_learned(tmp_path: Path, tiny_codes: Path):
+    part = representation_options("sparse", str(tiny_codes))
+    for name, first in (("a", 0), ("b", 40)):
+        build_collection(
+            open_corpus(corpus(tmp_path / f"{name}.jsonl", first, first + 30)),
+            tmp_path / name,
+            BuildOptions((part,), Chunking.none()),
+        )
+    here, there = (Collection.open(tmp_path / name).snapshot().encoder("sparse") for name in "ab")
+    assert here.fingerprints.documents == there.fingerprints.documents
+    assert here.fingerprints.queries != there.fingerprints.queries
+    asked = [encoder.encode_queries(["old red fish"]).values for encoder in (here, there)]
+    assert not np.array_equal(*asked)
+
+
 def test_sparse_without_a_model_means_the_one_that_comes_with_tercet():
     spec = representation_options("sparse").encoder
     assert spec == {"family": "codes", "model": "default-sparse", "options": {}}

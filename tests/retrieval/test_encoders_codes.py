@@ -232,8 +232,12 @@ def test_idf_falls_with_the_share_of_documents():
 def test_a_damaged_state_is_refused(tiny_codes: Path, tmp_path: Path):
     encoder = codes(tiny_codes)
     encoder.fit(DOCUMENTS).save_state(tmp_path)
-    np.save(tmp_path / "idf.npy", np.zeros(3, dtype=np.float16))
+    n_words = len(CodeBook.load(tiny_codes).word_idf)
+    np.save(tmp_path / "idf.npy", np.full(n_words, np.nan, dtype=np.float16))
     with pytest.raises(CorruptError, match="idf"):
+        encoder.with_state(tmp_path)
+    np.save(tmp_path / "idf.npy", np.zeros(3, dtype=np.float16))
+    with pytest.raises(IncompatibleError, match=r"3 words.*has 1024"):
         encoder.with_state(tmp_path)
 
 
@@ -249,6 +253,7 @@ def test_queries_can_be_made_the_other_way_by_the_same_encoder(tiny_codes: Path)
 
 def test_many_queries_without_the_model_are_what_each_is_alone(tiny_codes: Path, monkeypatch):
     monkeypatch.setattr("retrieval.encoders.codes.static_queries._TOGETHER", 4)
+    monkeypatch.setattr("retrieval.encoders.codes.static_queries._PIECES", 5)
     encoder = codes(tiny_codes, queries="static")
     alone = [rows_of(encoder.encode_queries([text]))[0] for text in TEXTS]
     for got, want in zip(rows_of(encoder.encode_queries(TEXTS)), alone, strict=True):
@@ -302,8 +307,8 @@ def test_a_book_of_another_version_or_model_is_refused(tiny_codes: Path, tmp_pat
 def test_bad_options_are_refused(tiny_codes: Path):
     with pytest.raises(ConfigError, match=r"queries is 'fast'.*model, static"):
         codes(tiny_codes, queries="fast")
-    with pytest.raises(ConfigError, match="max_length is 33"):
-        codes(tiny_codes, max_length=33)
+    with pytest.raises(ConfigError, match="max_length is 67"):
+        codes(tiny_codes, max_length=67)
 
 
 def test_queries_without_the_model_need_no_torch(tiny_codes: Path):

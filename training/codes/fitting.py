@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from indexing.progress import Progress
 from retrieval.encoders.codes.book import CodeBook, CodeSettings
 from retrieval.encoders.options import Option, read_options
 from retrieval.encoders.token_pooling import unit_rows
-from retrieval.encoders.transformer.architectures import runs_directly
+from retrieval.encoders.transformer.architectures import reading_length, runs_directly
 from retrieval.encoders.transformer.checkpoint import read_checkpoint
 from retrieval.encoders.transformer.identity import checkpoint_digest
-from retrieval.encoders.transformer.location import locate
+from retrieval.encoders.transformer.location import DEFAULT_MODEL, locate
 from retrieval.encoders.transformer.term_tokens import TermTokenizer
 from retrieval.errors import ConfigError
 from training.codes.features import FeatureTraining, train_features
@@ -50,6 +51,8 @@ OPTIONS: dict[str, Option] = {
 words are hashed to 2 to the power of this many dimensions; ``static_codes``: of a word piece in queries that are read
 without the model."""
 
+_MOST = {"codes": 1 << 15, "features": 1 << 15, "word_bits": 24}
+
 
 class CodesFamily:
     """Words and codes, in one sparse vector (see `retrieval/encoders/codes`): a model that is not trained itself.
@@ -68,17 +71,31 @@ class CodesFamily:
             CorruptError: a file of the base is damaged.
         """
         chosen = read_options("codes", options.options, OPTIONS)
-        checkpoint = read_checkpoint(locate(options.base))
-        if not runs_directly(checkpoint):
-            raise ConfigError(f"codes need a BERT-like dense model, not {options.base}")
+        for name, most in _MOST.items():
+            if chosen[name] > most:
+                raise ConfigError(f"model.options.{name} is {chosen[name]}; it can be {most} at most")
+        base = locate(options.base)
+        checkpoint = read_checkpoint(base)
+        if not runs_directly(checkpoint) or len(checkpoint.pooling) != 1:
+            raise ConfigError(
+                f"codes need a BERT-like dense model with one way of pooling, not {options.base}"
+            )
+        reading_length(checkpoint, options.max_length)
         reader = Reader.open(checkpoint, options.max_length)
         tokenizer = TermTokenizer(
             checkpoint.transformer, None, bool(checkpoint.wrapper.get("do_lower_case", False))
         )
         word_idf, middle = word_statistics(sets, 1 << chosen["word_bits"])
-        settings = CodeSettings(options.base, checkpoint_digest(checkpoint), words=round(middle, 1))
+        settings = CodeSettings(
+            _lasting(options.base, base), checkpoint_digest(checkpoint), words=round(middle, 1)
+        )
         fitting = _Fitting(reader, tokenizer, settings, chosen, seed, progress)
         return fitting.book(sets, word_idf)
+
+
+def _lasting(name: str, folder: Path) -> str:
+    """What the model is called in the book: a folder by its whole path, since the book may be used from elsewhere."""
+    return str(folder) if name != DEFAULT_MODEL and Path(name).expanduser().is_dir() else name
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,7 +39,7 @@ def measured(
     documents = [Document(str(row), text) for row, text in enumerate(texts)]
     progress.start("measuring", len(texts) + 2 * len(queries), "texts")
     encoder = CodesEncoder.open(str(folder), {"max_length": max_length}).fit(documents)
-    static = CodesEncoder.open(str(folder), {"max_length": max_length, "queries": "static"}).fit(documents)
+    static = encoder.with_queries("static")
     stored = encoder.encode_documents(documents)
     progress.advance(len(texts))
     asked: dict[str, Sparse] = {}

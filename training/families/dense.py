@@ -43,8 +43,8 @@ class DenseFamily:
     """Any checkpoint of sentence-transformers with one vector a text; cosine where the checkpoint says so.
 
     A linear head starts as a whitening of a sample's vectors (Su et al., arXiv:2103.15316), strongest axis first, that
-    is damped, so that whole vectors change little (they lose 0.005 on SciFact, see docs/benchmarks/matryoshka.md). Prefixes keep more from there on, and training
-    (``matryoshka`` of a loss) improves them.
+    is damped, so that whole vectors change little (0.005 is lost on SciFact). Prefixes keep more from there on, and
+    training (``matryoshka`` of a loss) improves them.
     """
 
     joint = False
@@ -84,8 +84,8 @@ class DenseFamily:
         return queries[0].float() @ documents[0].float().T
 
     def is_new(self, parameter: str) -> bool:
-        """Linear layers behind pooling, and low-rank updates."""
-        return parameter.endswith(".linear.weight") or is_low_rank(parameter)
+        """Linear layers behind pooling, also those that the base has, and low-rank updates."""
+        return ".linear." in parameter or is_low_rank(parameter)
 
     def search(
         self, model: Any, queries: Sequence[str], documents: Sequence[str], k: int, progress: Progress

@@ -50,7 +50,7 @@ def open_search(
         progress: hears of encoding, of building and of every search.
 
     Raises:
-        ConfigError: no such name, no default checkpoint, or no encoder for ``model``.
+        ConfigError: no such name, or no encoder for ``model``.
         IncompatibleError: the collection has none of the documents.
     """
     if (Path(name) / COMMIT_FILE).is_file():
@@ -80,10 +80,6 @@ def _encoder(part: str) -> Encoder[Any, Any]:
     if name not in _SEARCHED:
         raise unknown_name("searcher", part, (*_SEARCHED, "hybrid", "model", "the folder of a collection"))
     known = KNOWN_REPRESENTATIONS[name]
-    if not model and known.model is None:
-        raise ConfigError(
-            f"the searcher {name!r} has no default checkpoint; write {name}:FOLDER with {known.wanted}"
-        )
     return open_encoder(known.encoder(name, model or None, {}))
 
 

@@ -28,7 +28,7 @@ from retrieval.encoders.codes.words import (
 from retrieval.encoders.options import Option, chosen_options, read_options
 from retrieval.encoders.sparse_rows import heaviest
 from retrieval.encoders.tally import Tally
-from retrieval.encoders.transformer.architectures import runs_directly
+from retrieval.encoders.transformer.architectures import reading_length, runs_directly
 from retrieval.encoders.transformer.checkpoint import Checkpoint, read_checkpoint
 from retrieval.encoders.transformer.identity import checkpoint_digest
 from retrieval.encoders.transformer.location import locate
@@ -102,10 +102,7 @@ class CodesEncoder:
         self.model = model
         self.settings = settings
         self.tally = Tally()
-        self.max_length = int(options["max_length"] or checkpoint.max_length or 512)
-        limit = checkpoint.max_length
-        if limit is not None and self.max_length > limit:
-            raise ConfigError(f"max_length is {self.max_length}; {settings.model} reads {limit} tokens")
+        self.max_length = reading_length(checkpoint, options["max_length"]) or 512
         self._folder = folder
         self._checkpoint = checkpoint
         self._options = dict(options)
@@ -134,7 +131,10 @@ class CodesEncoder:
                 'a recipe with family = "codes"'
             )
         settings = read_settings(folder)
-        checkpoint = read_checkpoint(locate(settings.model))
+        try:
+            checkpoint = read_checkpoint(locate(settings.model))
+        except ConfigError as error:
+            raise ConfigError(f"the book of codes in {folder} needs the model below it: {error}") from error
         if not runs_directly(checkpoint):
             raise ConfigError(f"codes need a BERT-like model, not {settings.model}")
         if checkpoint_digest(checkpoint) != settings.model_digest:
@@ -194,12 +194,18 @@ class CodesEncoder:
         """The encoder with the idf that ``save_state`` wrote.
 
         Raises:
-            CorruptError: a file is missing or damaged, or of another book.
+            CorruptError: a file is missing or damaged.
+            IncompatibleError: it was fitted for a book with another number of words.
         """
         with whole(folder):
             idf = np.array(load_arrays(folder, _STATE)[1]["idf"])
         n_words = len(self._loaded.book.word_idf)
-        if idf.shape != (n_words,) or idf.dtype != np.float16 or not np.isfinite(idf).all():
+        if idf.ndim == 1 and len(idf) != n_words:
+            raise IncompatibleError(
+                f"{folder} was fitted for a book of codes with {len(idf)} words, that in {self._folder} has {n_words}; "
+                "open it with the book it was made with, or index the collection again"
+            )
+        if idf.ndim != 1 or idf.dtype != np.float16 or not np.isfinite(idf).all():
             raise CorruptError(
                 folder / "idf.npy", f"it is {idf.dtype} {idf.shape}, not weights of {n_words} words"
             )

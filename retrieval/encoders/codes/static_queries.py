@@ -14,7 +14,8 @@ from retrieval.encoders.tally import Tally
 from retrieval.encoders.token_pooling import unit_rows
 from retrieval.encoders.transformer.term_tokens import TermTokenizer
 
-_TOGETHER = 1024  # queries whose features are held at a time
+_TOGETHER = 256  # queries whose features are held at a time
+_PIECES = 4096  # word pieces whose vectors are
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +67,13 @@ class StaticQueries:
     def _features(self, rows: NDArray[np.int64], pieces: NDArray[np.int32], n: int) -> Entries:
         """The strongest features of the vector that the pieces of each query stand for."""
         book, settings = self.book, self.book.settings
-        signs = np.unpackbits(book.static_signs[pieces], axis=1).astype(np.float32) * 2 - 1
         weights = self.weights[pieces]
-        sums = np.zeros((n, signs.shape[1]), dtype=np.float32)
-        np.add.at(sums, rows, signs * (weights * book.static_scales[pieces])[:, None])
+        sums: NDArray[np.float32] = np.zeros((n, 8 * book.static_signs.shape[1]), dtype=np.float32)
+        for start in range(0, len(pieces), _PIECES):
+            part = slice(start, start + _PIECES)
+            signs = np.unpackbits(book.static_signs[pieces[part]], axis=1).astype(np.float32) * 2 - 1
+            factors = weights[part] * book.static_scales[pieces[part]]
+            np.add.at(sums, rows[part], signs * factors[:, None])
         totals = np.bincount(rows, weights=weights, minlength=n).astype(np.float32)
         asked = np.flatnonzero(totals)
         means = sums[asked] / totals[asked, None]

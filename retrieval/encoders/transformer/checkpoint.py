@@ -120,6 +120,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         ConfigError: the folder holds no model.
         FormatError: a JSON file cannot be parsed.
     """
+    if (folder / "codes.json").is_file():
+        raise ConfigError(
+            f"{folder} holds a book of codes; write codes:FOLDER, or name it as the sparse model"
+        )
     listed = read_json(folder / "modules.json", missing=None)
     if listed is None and not (folder / "config.json").is_file():
         raise ConfigError(

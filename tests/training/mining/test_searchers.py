@@ -265,7 +265,6 @@ def test_many_token_vectors_are_searched_by_plaid(
     [
         ("lucene", r"unknown searcher 'lucene'; valid: .*bm25.*hybrid.*model.*sparse"),
         ("bm25+word", "unknown searcher 'word'"),
-        ("sparse", "the searcher 'sparse' has no default checkpoint; write sparse:FOLDER"),
         ("model", "'model' needs the encoder"),
     ],
 )
