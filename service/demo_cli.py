@@ -61,9 +61,12 @@ def build_once(output: Path) -> None:
     from indexing.options import DEFAULT_REPRESENTATIONS, BuildOptions, representation_options
     from indexing.progress import progress_bars
 
-    click.echo("indexing the documentation of the Python standard library with BM25 and dense vectors")
+    click.echo(
+        "indexing the documentation of the Python standard library with BM25, dense and sparse vectors"
+    )
     output.parent.mkdir(parents=True, exist_ok=True)
-    options = BuildOptions(tuple(representation_options(name) for name in DEFAULT_REPRESENTATIONS))
+    names = (*DEFAULT_REPRESENTATIONS, "sparse")
+    options = BuildOptions(tuple(representation_options(name) for name in names))
     with progress_bars() as progress:
         report = build_collection(open_corpus("python-docs"), output, options, progress)
     click.echo(
@@ -78,7 +81,7 @@ def ask(path: Path) -> None:
 
     snapshot = Collection.open(path).snapshot()
     request = SearchRequest(k=3)
-    names = ("bm25", "dense", "hybrid")
+    names = ("bm25", "dense", "sparse", "hybrid")
     searchers = {name: snapshot.searcher(name) for name in names}
     for searcher in searchers.values():  # the first search maps files and loads the model
         searcher.search(["warm up"], request)
