@@ -490,8 +490,9 @@ def measure(
                 mine = hits[query][hits[query] >= 0]
                 shares.append(min(len(top), int((everything[mine] >= top[-1]).sum())) / len(top))
                 if setting.exact and setting.engine == "tercet":
+                    # sums are fixed point in 32 bits of what the query can reach, so long queries have coarser ones
                     np.testing.assert_allclose(
-                        scores[query][: len(top)], top, rtol=1e-5, atol=1e-7 * top[0], err_msg=setting.name
+                        scores[query][: len(top)], top, rtol=1e-5, atol=3e-6 * top[0], err_msg=setting.name
                     )
         seconds = statistics.median(taken)
         rows.append(
