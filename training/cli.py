@@ -65,6 +65,7 @@ def train_command(
     RECIPE.
     """
     from retrieval.compute import set_threads
+    from retrieval.encoders.transformer.location import is_shipped
     from training.recipe.reading import read_recipe
     from training.trainer.processes import is_first
 
@@ -76,6 +77,10 @@ def train_command(
     with progress_bars(quiet=quiet or not is_first()) as progress:
         folder = output or Path(wanted.name)
         facts = train(wanted, folder, data or _data_folder(), progress, fresh=not resume, scores=scores)
+        if is_shipped(str(folder)):
+            progress.note(
+                f"write ./{folder} for this model; {folder} alone is the one that comes with Tercet"
+            )
     if not is_first():
         return
     figures = facts["figures"].get("after", {})

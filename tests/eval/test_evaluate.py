@@ -249,6 +249,8 @@ def test_the_table_of_the_command_is_whole_in_a_pipe(dataset, tmp_path):
         (["--using", ","], "no retriever given"),
         (["--using", "best:hybrid"], "unknown fusion method 'best'"),
         (["--encoder", "hashing:wide"], "hashing:256"),
+        (["--run", "RUN", "--sparse-option", "queries=static"], "--sparse-option has no effect with"),
+        (["--run", "RUN", "--encoder", "hashing:8"], "--encoder has no effect with"),
     ],
 )
 def test_the_command_refuses_what_does_not_fit_as_wrong_usage(dataset, tmp_path, capsys, arguments, message):

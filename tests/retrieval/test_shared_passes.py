@@ -110,6 +110,28 @@ def test_what_is_kept_is_bounded_and_goes_with_the_last_who_shares(monkeypatch: 
     assert computed == [1, 2, 3, 1, 1]
 
 
+def test_what_nobody_needs_any_more_goes_although_others_share() -> None:
+    passes, computed = Passes(), []
+
+    def value(name: str) -> None:
+        passes.recall(lambda: name, lambda: computed.append(name) or np.zeros(4, dtype=np.float32))
+
+    first, second, third = passes.shared(), passes.shared(), passes.shared()
+    first.__enter__()
+    value("of the first")
+    second.__enter__()
+    value("of the second")
+    first.__exit__(None, None, None)
+    third.__enter__()
+    value("of the second")
+    assert computed == ["of the first", "of the second"]
+    value("of the first")
+    assert computed[2:] == ["of the first"], "whoever had it is done"
+    second.__exit__(None, None, None)
+    third.__exit__(None, None, None)
+    assert not passes._known and not passes._n_bytes
+
+
 def test_threads_may_share(encoders: list[Any]):
     wanted = [arrays(encoder.encode_documents(DOCUMENTS)) for encoder in encoders]
     agreed: list[bool] = []

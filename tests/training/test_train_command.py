@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from retrieval.encoders.transformer.location import SHIPPED, locate
 from retrieval.errors import ConfigError, TercetError
 from service.cli import VERBS
 from training.cli import train_command
@@ -64,6 +65,17 @@ def test_it_trains_and_prints_figures(recipe: Path, tmp_path: Path) -> None:
     told = CliRunner().invoke(train_command, [*arguments, "--fresh"], catch_exceptions=False)
     assert told.stdout.startswith(f"{tmp_path / 'model'}, nDCG@10 ")
     assert "training" in told.stderr
+
+
+def test_a_folder_called_like_a_shipped_model_is_said_to_need_its_path(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(recipe), "-o", "default-sparse", "--data", "data", "--set", "optim.steps=1"]
+    told = CliRunner().invoke(train_command, arguments, catch_exceptions=False)
+    assert "write ./default-sparse for this model" in told.stderr
+    assert locate("./default-sparse") == (tmp_path / "default-sparse").resolve()
+    assert locate("default-sparse") == SHIPPED / "default-sparse"
 
 
 def test_a_key_that_does_not_exist_is_wrong_usage(recipe: Path) -> None:

@@ -63,8 +63,8 @@ def word_statistics(sets: Sequence[TrainingSet], buckets: int) -> tuple[NDArray[
         n_terms = 0
         for start in range(0, data.documents.height, _TOGETHER):
             texts = data.documents["text"].slice(start, _TOGETHER).to_list()
-            documents = [Document("", text) for text in texts]
-            shares += document_shares(documents, buckets) * (len(texts) / (data.documents.height * len(sets)))
-            n_terms += int(ENGLISH.encode_documents(documents).lengths.sum())
+            terms = ENGLISH.encode_documents([Document("", text) for text in texts])
+            shares += document_shares(terms, buckets) * (len(texts) / (data.documents.height * len(sets)))
+            n_terms += int(terms.lengths.sum())
         lengths.append(n_terms / data.documents.height)
     return idf_of(shares), float(np.average(lengths, weights=lengths)) if any(lengths) else 1.0

@@ -15,8 +15,7 @@ from torch import Tensor
 from retrieval.compute import apply_threads, choose_device, choose_dtype
 from retrieval.encoders.transformer.bert import Bert, load_bert
 from retrieval.encoders.transformer.checkpoint import Checkpoint
-from retrieval.encoders.transformer.direct import lay_out, run_batches
-from retrieval.encoders.transformer.pooling import pool
+from retrieval.encoders.transformer.direct import read_batch, run_batches
 from retrieval.encoders.transformer.tokens import Tokenizer, Tokens
 
 _GROUP = 256  # texts whose token vectors are in memory together
@@ -86,10 +85,5 @@ class Reader:
 
     def _forward(self, ids: list[Ids]) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
-            flat, runs = lay_out(ids, self.device)
-            hidden = self.bert(flat, runs)
-            pooled = F.normalize(pool(hidden, runs, self.poolings), dim=1)
-            padded = runs[0].mask()
-            if padded is not None:
-                hidden = hidden[padded.view(-1)]
-            return hidden.float().cpu(), pooled.cpu()
+            hidden, pooled = read_batch(self.bert, ids, self.poolings, self.device)
+            return hidden.float().cpu(), F.normalize(pooled, dim=1).cpu()

@@ -12,11 +12,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.encoders.transformer.checkpoint import BOOK
 from retrieval.encoders.transformer.identity import file_digest
 from retrieval.encoders.transformer.packed import write_tensors
 from retrieval.errors import CorruptError
 
-CONFIG = "codes.json"
+CONFIG = BOOK
 TENSORS = "codes.safetensors"
 NAMES = "names.txt"
 

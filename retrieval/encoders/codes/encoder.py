@@ -174,11 +174,11 @@ class CodesEncoder:
 
     def fit(self, documents: Sequence[Document]) -> Self:
         """The encoder with an idf of words that knows these documents; without documents, the idf in general."""
-        general = self._loaded.book.word_idf.astype(np.float32)
+        general = self._loaded.book.word_idf
         if not documents:
-            return self._with(general.astype(np.float16))
-        own = idf_of(document_shares(documents, len(general)))
-        return self._with(((general + own) / 2).astype(np.float16))
+            return self._with(general, self._options)
+        own = idf_of(document_shares(ENGLISH.encode_documents(documents), len(general)))
+        return self._with(((general + own) / 2).astype(np.float16), self._options)
 
     def save_state(self, folder: Path) -> None:
         """Write the idf into an existing folder.
@@ -209,12 +209,7 @@ class CodesEncoder:
             raise CorruptError(
                 folder / "idf.npy", f"it is {idf.dtype} {idf.shape}, not weights of {n_words} words"
             )
-        return self._with(idf)
-
-    def _with(self, idf: NDArray[np.float16]) -> Self:
-        return type(self)(
-            self.model, self._folder, self.settings, self._checkpoint, self._options, idf, self._loaded
-        )
+        return self._with(idf, self._options)
 
     def with_queries(self, how: str) -> Self:
         """The same encoder whose queries go through the "model", or "static" ones through tables.
@@ -222,9 +217,11 @@ class CodesEncoder:
         Raises:
             ConfigError: another word.
         """
-        options = self._options | {"queries": how}
+        return self._with(self._idf, self._options | {"queries": how})
+
+    def _with(self, idf: NDArray[np.float16] | None, options: Mapping[str, Any]) -> Self:
         return type(self)(
-            self.model, self._folder, self.settings, self._checkpoint, options, self._idf, self._loaded
+            self.model, self._folder, self.settings, self._checkpoint, options, idf, self._loaded
         )
 
     # --- encoding ---
@@ -240,7 +237,7 @@ class CodesEncoder:
         if not texts:
             return self._nothing()
         idf = self._loaded.book.word_idf if self._idf is None else self._idf
-        words = query_words(texts, idf.astype(np.float32))
+        words = query_words(texts, idf)
         static = self._options["queries"] == "static"
         engine = self._loaded.static if static else self._loaded.engine
         found = self._rows(len(texts), words, engine.queries(texts, self.tally))

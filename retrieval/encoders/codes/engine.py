@@ -18,8 +18,7 @@ from retrieval.encoders.sparse_rows import heaviest_entries
 from retrieval.encoders.tally import Tally
 from retrieval.encoders.transformer.bert import Bert, load_bert
 from retrieval.encoders.transformer.checkpoint import Checkpoint
-from retrieval.encoders.transformer.direct import lay_out, run_batches
-from retrieval.encoders.transformer.pooling import pool
+from retrieval.encoders.transformer.direct import read_batch, run_batches
 from retrieval.encoders.transformer.tokens import Tokenizer
 
 _TOGETHER = 4096  # tokens compared with all codes at a time
@@ -127,19 +126,16 @@ class CodeEngine:
         return Entries.joined([near_codes, features.times(settings.feature_weight)])
 
     def _read(self, ids: Ids) -> _Read:
-        flat, runs = lay_out(ids, self.device)
-        hidden = self.bert(flat, runs)
-        pooled = F.normalize(pool(hidden, runs, self.poolings), dim=1)
-        padded = runs[0].mask()
-        if padded is not None:
-            hidden = hidden[padded.view(-1)]
+        hidden, pooled = read_batch(self.bert, ids, self.poolings, self.device)
         lengths = [len(part) for part in ids]
         pieces = np.concatenate(ids)
         counts = np.flatnonzero(self.idf[pieces] > 0)
         chosen = hidden[torch.from_numpy(counts).to(self.device)].float()
         vectors = F.normalize(F.normalize(chosen, dim=1) @ self.projection, dim=1)
         rows = np.repeat(np.arange(len(ids), dtype=np.int64), lengths)
-        return _Read(rows[counts], pieces[counts], vectors, pooled, np.array(lengths) <= self.bare)
+        return _Read(
+            rows[counts], pieces[counts], vectors, F.normalize(pooled, dim=1), np.array(lengths) <= self.bare
+        )
 
     def _nearest(self, vectors: Tensor, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """(T, count) cosines, descending, and codes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,10 @@ class StaticQueries:
     def over(cls, book: CodeBook, tokenizer: TermTokenizer) -> StaticQueries:
         """Queries by the tables of a book."""
         return cls(book, tokenizer, book.piece_idf.astype(np.float32) ** book.settings.rarity)
+
+    @cached_property
+    def _matrix(self) -> NDArray[np.float32]:
+        return self.book.static_matrix.astype(np.float32)
 
     def queries(self, texts: Sequence[str], tally: Tally) -> Entries:
         """Codes and features of each query; dimensions count from the first code."""
@@ -76,8 +81,8 @@ class StaticQueries:
             np.add.at(sums, rows[part], signs * factors[:, None])
         totals = np.bincount(rows, weights=weights, minlength=n).astype(np.float32)
         asked = np.flatnonzero(totals)
-        means = sums[asked] / totals[asked, None]
-        vectors = unit_rows(means @ book.static_matrix.astype(np.float32) + book.static_mean)
+        means: NDArray[np.float32] = np.asarray(sums[asked] / totals[asked, None], dtype=np.float32)
+        vectors = unit_rows(means @ self._matrix + book.static_mean.astype(np.float32))
         active = (vectors - book.feature_mean.astype(np.float32)) @ book.features.T + book.feature_bias
         places, dims = np.nonzero(active > 0)
         found = Entries(asked[places], dims, active[places, dims]).heaviest(settings.static_features)

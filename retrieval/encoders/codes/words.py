@@ -36,7 +36,7 @@ def document_words(
     return found.times((1 / (found.values + saturation[found.rows])).astype(np.float32))
 
 
-def query_words(texts: Sequence[str], idf: NDArray[np.float32]) -> Entries:
+def query_words(texts: Sequence[str], idf: NDArray[np.float16]) -> Entries:
     """Frequency times idf of each word.
 
     Args:
@@ -44,7 +44,7 @@ def query_words(texts: Sequence[str], idf: NDArray[np.float32]) -> Entries:
         idf: by bucket.
     """
     found = counted(ENGLISH.encode_queries(texts), len(idf))
-    return found.times(idf[found.dims])
+    return found.times(idf[found.dims].astype(np.float32))
 
 
 def counted(terms: Terms, buckets: int) -> Entries:
@@ -65,7 +65,6 @@ def idf_of(shares: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.log1p((IDF_DOCUMENTS - df + 0.5) / (df + 0.5)).astype(np.float32)
 
 
-def document_shares(documents: Sequence[Document], buckets: int) -> NDArray[np.float64]:
+def document_shares(documents: Terms, buckets: int) -> NDArray[np.float64]:
     """(buckets,) the share of at least one document that has each word."""
-    found = counted(ENGLISH.encode_documents(documents), buckets)
-    return np.bincount(found.dims, minlength=buckets) / len(documents)
+    return np.bincount(counted(documents, buckets).dims, minlength=buckets) / len(documents)

@@ -18,6 +18,9 @@ _LEGACY_POOLING = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+BOOK = "codes.json"
+"""Stands in the folder of a book of codes, which is no checkpoint (``retrieval.encoders.codes``)."""
+
 _QUERY_PROMPTS = ("query",)
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
@@ -120,7 +123,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         ConfigError: the folder holds no model.
         FormatError: a JSON file cannot be parsed.
     """
-    if (folder / "codes.json").is_file():
+    if (folder / BOOK).is_file():
         raise ConfigError(
             f"{folder} holds a book of codes; write codes:FOLDER, or name it as the sparse model"
         )

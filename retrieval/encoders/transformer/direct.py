@@ -90,6 +90,27 @@ def lay_out(ids: Sequence[NDArray[np.int32]], device: str) -> tuple[torch.Tensor
     return _unpadded(ids) if device == "cpu" else _padded(ids, device)
 
 
+def read_batch(
+    bert: Bert, ids: list[NDArray[np.int32]], poolings: Sequence[str], device: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One pass over texts that are sorted by descending length.
+
+    Args:
+        bert: ids to hidden states.
+        ids: of B texts with T tokens.
+        poolings: as ``pool`` takes them.
+        device: torch device name.
+
+    Returns:
+        (T, H) last hidden states in the dtype of the weights, text after text without padding, not to be written to;
+        and (B, H * len(poolings)) float32 pooled vectors.
+    """
+    flat, runs = lay_out(ids, device)
+    hidden = bert(flat, runs)
+    pooled, padded = pool(hidden, runs, poolings), runs[0].mask()
+    return hidden if padded is None else hidden[padded.view(-1)], pooled
+
+
 def _unpadded(ids: Sequence[NDArray[np.int32]]) -> tuple[torch.Tensor, list[TokenRun]]:
     """All tokens one after another; neighbours of equal length form a run."""
     runs: list[TokenRun] = []

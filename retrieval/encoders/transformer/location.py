@@ -58,11 +58,15 @@ def local_folder(model: str) -> Path | None:
     """
     if model in ("", DEFAULT_MODEL):
         return _packaged()
-    shipped = model.startswith(_SHIPPED_NAME) and (SHIPPED / model).is_dir()
-    folder = SHIPPED / model if shipped else Path(model).expanduser()
+    folder = SHIPPED / model if is_shipped(model) else Path(model).expanduser()
     if not folder.is_dir():
         return None
     return unpack(folder, _packaged()) if is_pack(folder) else folder.resolve()
+
+
+def is_shipped(model: str) -> bool:
+    """Whether a name means a model that comes with Tercet, whatever folders there are."""
+    return model.startswith(_SHIPPED_NAME) and (SHIPPED / model).is_dir()
 
 
 def _packaged() -> Path:
