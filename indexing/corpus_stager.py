@@ -22,6 +22,7 @@ from indexing.progress import Progress
 from indexing.seen_ids import SeenIds
 from indexing.staging import Staging
 from indexing.vectors import Vectors, check_finite
+from retrieval.encoders.transformer.batches import MOST_TEXTS, text_groups
 from retrieval.encoders.transformer.passes import PASSES
 from retrieval.protocols import Encoder
 from retrieval.values import Dense, Document, MultiSparse, MultiVector, Sparse, Strings
@@ -32,7 +33,6 @@ MAX_BATCH_CHARACTERS = 32_000_000
 _SLICE_SECONDS = 1.5
 _FIRST_SLICE = 256
 _MOST_ROWS = 8192
-_MOST_SHARED = 512  # token encoders read no more at a time, and only the very same batch can be shared
 _SLOW = (Dense, Sparse, MultiVector, MultiSparse)
 """What a model makes that reads every text in full."""
 
@@ -221,6 +221,10 @@ class CorpusStager:
         while models and done < len(passages):
             started = perf_counter()
             part = passages[done : done + self._slice]
+            if (
+                len(models) > 1
+            ):  # token encoders read no more at a time, and only the very same batch can be shared
+                part = part[next(text_groups([passage.contents() for passage in part]))]
             with PASSES.shared():
                 for name, encoder in models.items():
                     parts[name].append(encoder.encode_documents(part))
@@ -229,7 +233,7 @@ class CorpusStager:
             now = n_rows * done // len(passages)
             self._progress.advance(now - reported)
             reported = now
-            most = _MOST_ROWS if len(models) == 1 else _MOST_SHARED
+            most = _MOST_ROWS if len(models) == 1 else MOST_TEXTS
             self._slice = int(min(most, max(128, len(part) * _SLICE_SECONDS / seconds)))
         self._progress.advance(n_rows - reported)
         joined = {

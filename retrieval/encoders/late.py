@@ -19,6 +19,7 @@ from retrieval.encoders.options import Option, chosen_options, read_options
 from retrieval.encoders.tally import Tally
 from retrieval.encoders.token_pooling import first_vectors, pooled_rows
 from retrieval.encoders.token_projection import TokenProjection
+from retrieval.encoders.transformer.batches import text_groups
 from retrieval.encoders.transformer.identity import checkpoint_digest
 from retrieval.encoders.transformer.late_recipe import LateRecipe, read_recipe
 from retrieval.encoders.transformer.location import DEFAULT_MODEL, locate
@@ -32,6 +33,7 @@ OPTIONS: dict[str, Option] = {
     "projection": Option(str, default="fitted"),
     "max_length": Option(int, least=3),
     "query_max_length": Option(int, least=3),
+    "window": Option(int, least=0),
     "augment": Option(int, least=0),
     "skip_punctuation": Option(bool),
     "first_tokens": Option(int, least=1),
@@ -49,8 +51,6 @@ DIM = 128
 
 SAMPLE = 1000
 """Documents a projection is fitted on."""
-
-_TOKENS = 1 << 17  # encoded at a time, at most; their vectors are in float32 and as wide as the model's
 
 
 class LateEngine(Protocol):
@@ -124,7 +124,8 @@ class LateEncoder:
             model: ``default`` (all-MiniLM-L6-v2, no network), a folder, or a name on the Hugging Face Hub.
             options: ``dim``, the width of a vector, by default 128, or what a MultiVectorEncoder has;
                 ``projection`` "none" for the model's own width; ``max_length`` of documents and
-                ``query_max_length`` in tokens, by default what the model reads; ``augment``, the tokens queries are
+                ``query_max_length`` in tokens, by default what the model reads; ``window``, the tokens of a
+                window, 0 to cut texts at what the model reads; ``augment``, the tokens queries are
                 filled up to with mask tokens; ``skip_punctuation`` for no vectors of a document's punctuation;
                 ``first_tokens``, the most vectors of a document; ``pool_factor``, how many of a document's vectors
                 become one; ``query_prompt`` and ``document_prompt`` (empty for none), instead of the checkpoint's;
@@ -290,15 +291,13 @@ class LateEncoder:
     ) -> Iterator[MultiVector]:
         """The model's own vectors, of some texts at a time."""
         engine = self._loaded()
-        rules = self.recipe.query if task == "query" else self.recipe.document
-        step = max(16, _TOKENS // (rules.length or 512))
-        for start in range(0, len(texts), step):
-            rows = engine.encode(texts[start : start + step], tally, task)
+        for group in text_groups(texts):
+            rows = engine.encode(texts[group], tally, task)
             damaged = _first_damaged(rows)
             if damaged is not None:
                 raise CorruptError(
                     self.recipe.checkpoint.folder,
-                    f"the model gives {describe(start + damaged)} vectors that are not finite; its files are "
+                    f"the model gives {describe(group.start + damaged)} vectors that are not finite; its files are "
                     'damaged, or its numbers too large for half precision (option dtype "float32")',
                 )
             yield rows

@@ -107,6 +107,41 @@ def test_a_documents_codes_and_features_are_those_of_the_definition(tiny_codes: 
         )
 
 
+def test_a_long_text_is_read_in_windows(tiny_codes: Path):
+    words = ("cat dog river mountain fish search old red " * 8).split()
+    halves = [" ".join(words[:32]), " ".join(words[32:])]
+    ours, book = codes(tiny_codes, window=40), CodeBook.load(tiny_codes)
+    alone = codes(tiny_codes, window=0, max_length=60)
+    documents = [Document("0", halves[1]), Document("1", " ".join(words)), Document("2", "")]
+    short, whole, empty = rows_of(ours.encode_documents(documents))
+    assert empty == {} and ours.tally.n_truncated == 0
+    apart = rows_of(alone.encode_documents([Document("1", half) for half in halves]))
+    assert_same(short, apart[1])
+    nearest = {term: max(row.get(term, 0) for row in apart) for row in apart for term in row}
+    union = part(nearest, book.first_code, book.first_feature)
+    assert 1 < len(union) <= book.settings.document_codes
+    assert_same(part(whole, book.first_code, book.first_feature), union)
+    assert_same(part(whole, book.first_feature, book.dim), strongest_of(nearest, book, 4))
+    (asked,) = rows_of(ours.encode_queries([" ".join(words)]))
+    apart = rows_of(alone.encode_queries(halves))
+    added = {term: sum(row.get(term, 0) for row in apart) for row in apart for term in row}
+    assert_same(part(asked, 0, book.first_feature), part(added, 0, book.first_feature))
+    nearest = {term: max(row.get(term, 0) for row in apart) for row in apart for term in row}
+    kept = strongest_of(nearest, book, book.settings.query_features)
+    assert_same(
+        part(asked, book.first_feature, book.dim),
+        {term: value * book.settings.feature_weight for term, value in kept.items()},
+    )
+
+
+def strongest_of(row: dict[int, float], book: CodeBook, keep: int) -> dict[int, float]:
+    """The strongest features of a row, of unit length."""
+    features = part(row, book.first_feature, book.dim)
+    kept = sorted(features, key=lambda term: -features[term])[:keep]
+    length = np.linalg.norm([features[term] for term in kept])
+    return {term: features[term] / float(length) for term in kept}
+
+
 def test_a_querys_codes_are_added_up_over_its_tokens(tiny_codes: Path, tiny_bert: Path):
     book, found = CodeBook.load(tiny_codes), rows_of(codes(tiny_codes).encode_queries(TEXTS))
     chosen = book.settings
@@ -307,8 +342,10 @@ def test_a_book_of_another_version_or_model_is_refused(tiny_codes: Path, tmp_pat
 def test_bad_options_are_refused(tiny_codes: Path):
     with pytest.raises(ConfigError, match=r"queries is 'fast'.*model, static"):
         codes(tiny_codes, queries="fast")
+    with pytest.raises(ConfigError, match="window is 67"):
+        codes(tiny_codes, window=67)
     with pytest.raises(ConfigError, match="max_length is 67"):
-        codes(tiny_codes, max_length=67)
+        codes(tiny_codes, window=0, max_length=67)
 
 
 def test_queries_without_the_model_need_no_torch(tiny_codes: Path):

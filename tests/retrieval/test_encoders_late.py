@@ -239,7 +239,7 @@ def test_a_plain_model_gives_its_last_hidden_states_as_unit_vectors(
 
     folder = make_checkpoint(kind)
     model = SentenceTransformer(str(folder), device="cpu")
-    ours = late(folder)
+    ours = late(folder, window=0)
     assert ours.runs_directly is (kind == "bert") and not ours.needs_fit and ours.dim == 32
     found = rows(ours.encode_documents(DOCUMENTS))
     for document, got in zip(DOCUMENTS, found, strict=True):
@@ -270,13 +270,55 @@ def test_augmented_queries_have_a_vector_for_every_filler(make_checkpoint: Calla
     np.testing.assert_allclose(same, rows(plain.encode_queries(["cat"]))[0], atol=1e-3)
 
 
-def test_long_queries_are_read_as_far_as_the_model_reads(tiny_bert: Path):
-    assert len(late(tiny_bert).query_tokens(" ".join(TEXTS))) == 32
-    assert len(late(tiny_bert, query_max_length=60).query_tokens(" ".join(TEXTS * 2))) == 60
+def test_without_windows_queries_are_read_as_far_as_the_model_reads(tiny_bert: Path):
+    assert len(late(tiny_bert, window=0).query_tokens(" ".join(TEXTS))) == 32
+    assert len(late(tiny_bert, window=0, query_max_length=60).query_tokens(" ".join(TEXTS * 2))) == 60
     with pytest.raises(ConfigError, match=r"67; .* reads at most 66"):
-        late(tiny_bert, query_max_length=67)
+        late(tiny_bert, window=0, query_max_length=67)
     with pytest.raises(ConfigError, match=r"augment is 40; .* at most 32"):
         late(tiny_bert, augment=40)
+
+
+def test_long_texts_are_read_whole_in_windows(tiny_bert: Path):
+    words = ("cat dog river mountain fish search " * 15).split()  # a token each
+    ours, document = late(tiny_bert), Document("1", " ".join(words))
+    thirds = [" ".join(words[start : start + 30]) for start in (0, 30, 60)]
+    alone = late(tiny_bert, window=0)
+    assert_rows(
+        ours.encode_documents([DOCUMENTS[0], document, DOCUMENTS[1]]),
+        [
+            rows(alone.encode_documents([DOCUMENTS[0]]))[0],
+            np.concatenate(rows(alone.encode_documents([Document("1", third) for third in thirds]))),
+            rows(alone.encode_documents([DOCUMENTS[1]]))[0],
+        ],
+    )
+    assert ours.tally.n_truncated == 0
+    (found,) = rows(ours.encode_queries([document.text]))
+    np.testing.assert_allclose(found, np.concatenate(rows(alone.encode_queries(thirds))), atol=1e-3)
+    tokens = [name for name, _, _ in ours.document_tokens(document)]
+    frame = [f"[CLS] {third} [SEP]" for third in thirds]
+    assert " ".join(tokens) == " ".join(ours.query_tokens(document.text)) == " ".join(frame)
+    assert [
+        document.text[start:stop] for _, start, stop in ours.document_tokens(document) if start >= 0
+    ] == words
+
+
+def test_windows_can_be_chosen(tiny_bert: Path, make_late: MakeLate, make_checkpoint: Callable[..., Path]):
+    document = Document("1", "cat dog " * 50)
+    assert len(late(tiny_bert, window=60).document_tokens(document)) == 100 + 2 * 2
+    assert len(late(tiny_bert, window=60, max_length=70).document_tokens(document)) == 68 + 2 * 2
+    assert len(late(tiny_bert, window=60, max_length=50).document_tokens(document)) == 50
+    for wrong, why in ((67, r"window is 67; .* at most 66"), (15, "window is 15; it must be at least 16")):
+        with pytest.raises(ConfigError, match=why):
+            late(tiny_bert, window=wrong)
+    for folder in (make_late(), make_checkpoint("electra")):
+        assert late(folder).recipe.document.window is None
+        with pytest.raises(ConfigError, match=r"window is 20; .* as its own settings say"):
+            late(folder, window=20)
+
+
+def test_queries_that_are_filled_up_have_no_windows(tiny_bert: Path):
+    assert len(late(tiny_bert, augment=20).query_tokens("cat " * 100)) == 32
 
 
 def test_the_first_vectors_of_a_document_can_be_all_there_is(tiny_bert: Path):
@@ -308,7 +350,7 @@ def test_tokens_name_the_characters_they_stand_for(tiny_bert: Path):
 
 
 def test_huge_texts_are_not_read_whole(tiny_bert: Path):
-    ours = late(tiny_bert)
+    ours = late(tiny_bert, window=0)
     document = Document("1", "   " * 1000 + "cat dog " * 100_000)
     assert len(ours.document_tokens(document)) == len(rows(ours.encode_documents([document]))[0]) == 32
     assert ours.document_tokens(document)[1] == ("cat", 3000, 3003)
@@ -456,6 +498,8 @@ def test_options_that_change_vectors_change_fingerprints(tiny_bert: Path):
         ({"max_length": 16}, True, False),
         ({"query_max_length": 16}, False, True),
         ({"augment": 16}, False, True),
+        ({"window": 20}, True, True),
+        ({"window": 32}, False, False),
         ({"skip_punctuation": True}, True, False),
         ({"first_tokens": 5}, True, False),
         ({"pool_factor": 2}, True, False),

@@ -28,11 +28,12 @@ from retrieval.encoders.codes.words import (
 from retrieval.encoders.options import Option, chosen_options, read_options
 from retrieval.encoders.sparse_rows import heaviest
 from retrieval.encoders.tally import Tally
-from retrieval.encoders.transformer.architectures import reading_length, runs_directly
+from retrieval.encoders.transformer.architectures import runs_directly
 from retrieval.encoders.transformer.checkpoint import Checkpoint, read_checkpoint
 from retrieval.encoders.transformer.identity import checkpoint_digest
 from retrieval.encoders.transformer.location import locate
 from retrieval.encoders.transformer.term_tokens import TermTokenizer
+from retrieval.encoders.transformer.windows import reading
 from retrieval.errors import ConfigError, CorruptError, IncompatibleError
 from retrieval.protocols import Fingerprints
 from retrieval.values import Document, Sparse
@@ -47,6 +48,7 @@ DEFAULT = "default-sparse"
 OPTIONS: dict[str, Option] = {
     "queries": Option(str, default="model"),
     "max_length": Option(int, least=3),
+    "window": Option(int, least=0),
     "query_terms": Option(int, least=1),
     "device": Option(str, default="auto"),
     "dtype": Option(str, default="auto"),
@@ -67,7 +69,8 @@ class CodesEncoder:
 
     Queries go through the model, or with the option ``queries`` = "static" through tables by word piece, without torch.
     Documents are the same for both. A document is encoded as its title, a space and its text; all of its words count,
-    codes and features see the first ``max_length`` tokens. Safe to share between threads.
+    codes and features see the first ``max_length`` tokens, 8,192 where nothing is said, in windows that the model can
+    read. Safe to share between threads.
     """
 
     family: ClassVar[str] = "codes"
@@ -102,12 +105,13 @@ class CodesEncoder:
         self.model = model
         self.settings = settings
         self.tally = Tally()
-        self.max_length = reading_length(checkpoint, options["max_length"]) or 512
+        length, self.window = reading(checkpoint, options["max_length"], options["window"])
+        self.max_length = length or 512
         self._folder = folder
         self._checkpoint = checkpoint
         self._options = dict(options)
         self._idf = idf
-        self._loaded = loaded or _Loaded(folder, checkpoint, settings, self.max_length, options)
+        self._loaded = loaded or _Loaded(folder, checkpoint, self.max_length, self.window, options)
 
     @classmethod
     def open(cls, model: str = DEFAULT, options: Mapping[str, Any] | None = None) -> Self:
@@ -115,7 +119,8 @@ class CodesEncoder:
 
         Args:
             model: ``default-sparse``, which comes with Tercet, or the folder of another book of codes.
-            options: ``queries``, "model" or "static"; ``max_length`` in tokens; ``query_terms``, the most terms of a
+            options: ``queries``, "model" or "static"; ``max_length`` in tokens; ``window``, the
+                tokens of a window, 0 to cut texts at what the model reads; ``query_terms``, the most terms of a
                 query; ``device`` and ``dtype``, which the spec leaves out.
 
         Raises:
@@ -155,7 +160,8 @@ class CodesEncoder:
 
         The fitted idf is of queries alone, so documents do not depend on it.
         """
-        shared = ["codes", book_digest(self._folder), self.settings.model_digest, self.max_length]
+        reads = [self.max_length, self.window]
+        shared = ["codes", book_digest(self._folder), self.settings.model_digest, *reads]
         fitted = None if self._idf is None else hashlib.sha256(self._idf.tobytes()).hexdigest()
         queries = [fitted, self._options["queries"], self._options["query_terms"]]
         return Fingerprints(_fingerprint(shared), _fingerprint([*shared, *queries]))
@@ -290,13 +296,14 @@ class _Loaded:
         self,
         folder: Path,
         checkpoint: Checkpoint,
-        settings: CodeSettings,
         max_length: int,
+        window: int | None,
         options: Mapping[str, Any],
     ) -> None:
         self._folder = folder
         self._checkpoint = checkpoint
         self._max_length = max_length
+        self._window = window
         self._options = options
         self._lock = threading.RLock()
         self._book: CodeBook | None = None
@@ -321,6 +328,7 @@ class _Loaded:
                     self.book,
                     self._checkpoint,
                     max_length=self._max_length,
+                    window=self._window,
                     device=device,
                     dtype=choose_dtype(device, self._options["dtype"]),
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,8 +21,11 @@ from retrieval.encoders.transformer.bert import Bert, load_bert
 from retrieval.encoders.transformer.checkpoint import Checkpoint
 from retrieval.encoders.transformer.direct import read_batch, run_batches
 from retrieval.encoders.transformer.tokens import Tokenizer
+from retrieval.encoders.transformer.windows import Windows
 
 _TOGETHER = 4096  # tokens compared with all codes at a time
+
+T = TypeVar("T")
 
 Ids = list[NDArray[np.int32]]
 
@@ -46,6 +50,26 @@ class _Read:
 
 
 @dataclass(frozen=True, eq=False)
+class _Codes:
+    """Codes of the tokens of some windows, each of a window once.
+
+    Attributes:
+        rows: (n,) the window.
+        codes: (n,) the code.
+        cosines: (n,) of the nearest token.
+        rarities: (n,) how much they matter, by the idf of the tokens.
+    """
+
+    rows: NDArray[np.int64]
+    codes: NDArray[np.int64]
+    cosines: NDArray[np.float32]
+    rarities: NDArray[np.float32]
+
+
+Part = tuple[NDArray[np.int64], T, Entries]
+
+
+@dataclass(frozen=True, eq=False)
 class CodeEngine:
     """The model with a book of codes; texts in, entries of codes and features out.
 
@@ -59,7 +83,8 @@ class CodeEngine:
         device: torch device name.
         projection, codes, features, bias, mean: of the book, on the device.
         idf: (V,) of word pieces.
-        bare: tokens of an empty text.
+        window: most tokens the model reads at a time; None for all.
+        frame: special tokens before and behind a text.
     """
 
     book: CodeBook
@@ -73,57 +98,77 @@ class CodeEngine:
     bias: Tensor
     mean: Tensor
     idf: NDArray[np.float32]
-    bare: int
+    window: int | None
+    frame: tuple[int, int]
 
     def documents(self, texts: Sequence[str], tally: Tally) -> Entries:
         """For each document its nearest codes, weighted by their cosine, and its features."""
-        return self._run(texts, tally, self._document_entries)
+        parts = self._run(texts, tally, self._document_codes)
+        width, settings = len(self.book.codes), self.book.settings
+        keys, (cosines, rarities) = _largest(
+            np.concatenate([rows[part.rows] * width + part.codes for rows, part, _ in parts]),
+            np.concatenate([part.cosines for _, part, _ in parts]),
+            np.concatenate([part.rarities for _, part, _ in parts]),
+        )
+        rows, dims = np.divmod(keys, width)
+        chosen = heaviest_entries(rows, rarities, settings.document_codes)
+        codes = Entries(rows[chosen], dims[chosen], cosines[chosen])
+        return Entries.joined([codes, self._together(parts, settings.document_features)])
 
     def queries(self, texts: Sequence[str], tally: Tally) -> Entries:
         """For each query the codes near its tokens, added up, and its features."""
-        return self._run(texts, tally, self._query_entries)
+        parts = self._run(texts, tally, self._query_codes)
+        found = Entries.joined([Entries(rows[part.rows], part.dims, part.values) for rows, part, _ in parts])
+        codes = Entries.summed(found.rows, found.dims, found.values, len(self.book.codes))
+        features = self._together(parts, self.book.settings.query_features)
+        return Entries.joined([codes, features.times(self.book.settings.feature_weight)])
 
-    def _run(self, texts: Sequence[str], tally: Tally, forward: Callable[[Ids], Entries]) -> Entries:
+    def _run(self, texts: Sequence[str], tally: Tally, codes_of: Callable[[_Read], T]) -> list[Part[T]]:
+        """Of each batch the text of every window, what the windows' codes are, and their features."""
         apply_threads()
         tokens = self.tokenizer(texts)
         tally.add(len(texts), int(tokens.lengths().sum()), tokens.n_truncated)
-        batches, parts = run_batches(tokens, self.device, forward)
-        placed = zip(batches, parts, strict=True)
-        return Entries.joined([Entries(batch[part.rows], part.dims, part.values) for batch, part in placed])
+        windows = Windows.of(tokens.ids, self.window, self.frame)
+        rows = windows.rows()
 
-    def _document_entries(self, ids: Ids) -> Entries:
+        def forward(ids: Ids) -> tuple[T, Entries]:
+            with torch.inference_mode():
+                read = self._read(ids)
+                return codes_of(read), self._features(read)
+
+        batches, parts = run_batches(windows.tokens, self.device, forward)
+        return [(rows[batch], *part) for batch, part in zip(batches, parts, strict=True)]
+
+    def _document_codes(self, read: _Read) -> _Codes:
         """Of a document's tokens each looks at one code; of several with one code the nearest counts."""
-        with torch.inference_mode():
-            read = self._read(ids)
-            cosines, codes = self._nearest(read.vectors, 1)
-            features = self._features(read, self.book.settings.document_features)
+        cosines, codes = self._nearest(read.vectors, 1)
         cosine = cosines[:, 0]
         kept = cosine > 0
-        keys = (read.rows * len(self.book.codes) + codes[:, 0])[kept]
-        order = np.argsort(keys, kind="stable")
-        found, starts = np.unique(keys[order], return_index=True)
-        best, rarest = (
-            np.maximum.reduceat(values[kept][order], starts) if len(starts) else values[:0]
-            for values in (cosine, cosine * self.idf[read.pieces])
+        width = len(self.book.codes)
+        keys, (best, rarest) = _largest(
+            (read.rows * width + codes[:, 0])[kept], cosine[kept], (cosine * self.idf[read.pieces])[kept]
         )
-        rows, dims = np.divmod(found, len(self.book.codes))
-        chosen = heaviest_entries(rows, rarest, self.book.settings.document_codes)
-        return Entries.joined([Entries(rows[chosen], dims[chosen], best[chosen]), features])
+        return _Codes(keys // width, keys % width, best, rarest)
 
-    def _query_entries(self, ids: Ids) -> Entries:
+    def _query_codes(self, read: _Read) -> Entries:
         """Of a query's tokens each looks at several codes, more at near ones, more where it is rare."""
         settings = self.book.settings
-        with torch.inference_mode():
-            read = self._read(ids)
-            cosines, codes = self._nearest(read.vectors, min(settings.token_codes, len(self.book.codes)))
-            features = self._features(read, settings.query_features)
+        cosines, codes = self._nearest(read.vectors, min(settings.token_codes, len(self.book.codes)))
         above = np.maximum(cosines - settings.least_cosine, 0) / (1 - settings.least_cosine)
         rarity = self.idf[read.pieces] ** settings.rarity * settings.code_weight
         values = above**settings.sharpness * rarity[:, None]
         near = values > 0
         of_row = np.repeat(read.rows[:, None], values.shape[1], axis=1)
-        near_codes = Entries.summed(of_row[near], codes[near], values[near], len(self.book.codes))
-        return Entries.joined([near_codes, features.times(settings.feature_weight)])
+        return Entries.summed(of_row[near], codes[near], values[near], len(self.book.codes))
+
+    def _together(self, parts: Sequence[Part[Any]], keep: int) -> Entries:
+        """The strongest features of each text, of unit length together; of several windows the stronger counts."""
+        width = len(self.book.features)
+        found = Entries.joined([Entries(rows[part.rows], part.dims, part.values) for rows, _, part in parts])
+        keys, (values,) = _largest(found.rows * width + found.dims, found.values)
+        strongest = Entries(keys // width, keys % width, values).heaviest(keep)
+        lengths = np.sqrt(np.bincount(strongest.rows, weights=strongest.values**2)).astype(np.float32)
+        return strongest.times(np.float32(1) / lengths[strongest.rows]).shifted(len(self.book.codes))
 
     def _read(self, ids: Ids) -> _Read:
         hidden, pooled = read_batch(self.bert, ids, self.poolings, self.device)
@@ -134,7 +179,11 @@ class CodeEngine:
         vectors = F.normalize(F.normalize(chosen, dim=1) @ self.projection, dim=1)
         rows = np.repeat(np.arange(len(ids), dtype=np.int64), lengths)
         return _Read(
-            rows[counts], pieces[counts], vectors, F.normalize(pooled, dim=1), np.array(lengths) <= self.bare
+            rows[counts],
+            pieces[counts],
+            vectors,
+            F.normalize(pooled, dim=1),
+            np.array(lengths) <= sum(self.frame),
         )
 
     def _nearest(self, vectors: Tensor, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -147,19 +196,34 @@ class CodeEngine:
             codes[start : start + _TOGETHER] = found.indices.cpu().numpy()
         return cosines, codes
 
-    def _features(self, read: _Read, keep: int) -> Entries:
-        """The strongest features of each text, of unit length together."""
+    def _features(self, read: _Read) -> Entries:
+        """The strongest features of each window, of unit length together."""
         active = F.relu((read.pooled - self.mean) @ self.features.T + self.bias)
-        found = torch.topk(active, min(keep, active.shape[1]), dim=1)
+        most = max(self.book.settings.document_features, self.book.settings.query_features)
+        found = torch.topk(active, min(most, active.shape[1]), dim=1)
         values = F.normalize(found.values, dim=1).cpu().numpy()
         values[read.empty] = 0
         rows, places = np.nonzero(values)
-        dims = found.indices.cpu().numpy()[rows, places] + len(self.book.codes)
-        return Entries(rows, dims, values[rows, places])
+        return Entries(rows, found.indices.cpu().numpy()[rows, places], values[rows, places])
+
+
+def _largest(
+    keys: NDArray[np.int64], *values: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:
+    """Each key once, ascending, with the largest of its values."""
+    order = np.argsort(keys, kind="stable")
+    found, starts = np.unique(keys[order], return_index=True)
+    return found, [np.maximum.reduceat(part[order], starts) if len(starts) else part for part in values]
 
 
 def load_code_engine(
-    book: CodeBook, checkpoint: Checkpoint, *, max_length: int, device: str, dtype: str
+    book: CodeBook,
+    checkpoint: Checkpoint,
+    *,
+    max_length: int,
+    window: int | None,
+    device: str,
+    dtype: str,
 ) -> CodeEngine:
     """Read weights and tokenizer of the model.
 
@@ -167,6 +231,7 @@ def load_code_engine(
         book: learned with this model.
         checkpoint: the model.
         max_length: tokens read of a text.
+        window: tokens read at a time, at most; None for all.
         device: torch device name.
         dtype: of the model.
 
@@ -191,5 +256,6 @@ def load_code_engine(
         on_device(book.feature_bias),
         on_device(book.feature_mean),
         book.piece_idf.astype(np.float32),
-        len(tokenizer([""]).ids[0]),
+        window,
+        tokenizer.frame(),
     )

@@ -247,8 +247,13 @@ def length_limit(checkpoint: Checkpoint) -> int | None:
     return names.positions(checkpoint.config)
 
 
-def reading_length(checkpoint: Checkpoint, wanted: int | None) -> int | None:
+def reading_length(checkpoint: Checkpoint, wanted: int | None, option: str = "max_length") -> int | None:
     """The maximum length in force: the wanted one if the model can read so much, else the checkpoint's.
+
+    Args:
+        checkpoint: the model.
+        wanted: tokens, or None.
+        option: what the wanted length is called.
 
     Raises:
         ConfigError: the model's position table is shorter than what is wanted.
@@ -258,5 +263,5 @@ def reading_length(checkpoint: Checkpoint, wanted: int | None) -> int | None:
         known = [length for length in (checkpoint.max_length, limit) if length is not None]
         return min(known, default=None)
     if limit is not None and wanted > limit:
-        raise ConfigError(f"max_length is {wanted}; {checkpoint.folder.name} reads at most {limit} tokens")
+        raise ConfigError(f"{option} is {wanted}; {checkpoint.folder.name} reads at most {limit} tokens")
     return wanted

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
+
+MOST_TEXTS = 512
+_MOST_CHARACTERS = 1 << 19  # a character is a token at most, a fourth of one in English
 
 SMALLEST = 64
 LARGEST = 4096
@@ -20,6 +25,22 @@ def token_budget(lengths: NDArray[np.int64], workers: int) -> int:
         return max(1, n_tokens)
     rounds = -(-n_tokens // (workers * LARGEST))
     return -(-n_tokens // (workers * rounds)) + int(lengths.min())  # room for the text that just does not fit
+
+
+def text_groups(texts: Sequence[str]) -> Iterator[slice]:
+    """Texts that are read at a time by encoders whose vectors of many tokens would fill the memory.
+
+    Yields:
+        Slices of at most ``MOST_TEXTS`` texts and about 131,072 English tokens, a partition of the texts in order.
+    """
+    start, characters = 0, 0
+    for row, text in enumerate(texts):
+        if row > start and (row - start == MOST_TEXTS or characters + len(text) > _MOST_CHARACTERS):
+            yield slice(start, row)
+            start, characters = row, 0
+        characters += len(text)
+    if start < len(texts):
+        yield slice(start, len(texts))
 
 
 def plan_batches(lengths: NDArray[np.int64], budget: int, padded: bool = False) -> list[NDArray[np.int64]]:

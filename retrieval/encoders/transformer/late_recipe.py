@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.encoders.token_pooling import TokenPooling
-from retrieval.encoders.transformer.architectures import length_limit, reading_length, runs_token_vectors
+from retrieval.encoders.transformer.architectures import length_limit, runs_token_vectors
 from retrieval.encoders.transformer.checkpoint import Checkpoint, read_checkpoint, read_json
+from retrieval.encoders.transformer.windows import reading
 from retrieval.errors import ConfigError, FormatError
 
 PUNCTUATION = tuple(string.punctuation)
@@ -27,6 +28,7 @@ class TokenRules:
     Attributes:
         prompt: put before the text.
         length: most tokens read, special tokens included; None where nothing says.
+        window: most tokens the model reads at a time, so that a longer text is read in several windows; None for all.
         pad_to: a shorter text is filled up to so many tokens; 0 for no filling.
         filler: the token it is filled with; "" where the tokenizer has none for that.
         attends: whether the fillers are attended to; they always get vectors of their own.
@@ -36,6 +38,7 @@ class TokenRules:
 
     prompt: str
     length: int | None
+    window: int | None = None
     pad_to: int = 0
     filler: str = ""
     attends: bool = False
@@ -95,7 +98,7 @@ def read_recipe(folder: Path, options: Mapping[str, Any]) -> LateRecipe:
 
     Args:
         folder: a MultiVectorEncoder, or any other model with token vectors.
-        options: ``max_length``, ``query_max_length``, ``augment``, ``skip_punctuation``, ``pool_factor``,
+        options: ``max_length``, ``query_max_length``, ``window``, ``augment``, ``skip_punctuation``, ``pool_factor``,
             ``query_prompt`` and ``document_prompt``; None leaves what the checkpoint says.
 
     Raises:
@@ -113,10 +116,20 @@ def read_recipe(folder: Path, options: Mapping[str, Any]) -> LateRecipe:
     trained = legacy or checkpoint.model_type == "MultiVectorEncoder"
     mask = _config_of(checkpoint, "MultiVectorMask") if trained else {}
     pooling, pooling_known = _pooling(checkpoint) if trained else (None, True)
-    query = _query_rules(checkpoint, options, mask, trained)
+    windowed = options["window"]
+    if trained or not runs_token_vectors(checkpoint, trained):
+        if windowed:
+            raise ConfigError(
+                f"window is {windowed}; {folder} reads texts as its own settings say. Windows are for BERT-like models "
+                "that were not trained for late interaction"
+            )
+        windowed = 0
+    query = _query_rules(checkpoint, options, mask, trained, windowed)
+    length, window = _reading(checkpoint, "max_length", options, "document_length", windowed)
     document = TokenRules(
         prompt=_given(options["document_prompt"], checkpoint.document_prompt),
-        length=_length(checkpoint, "max_length", options, "document_length"),
+        length=length,
+        window=window,
         skipped=_skipped(options, mask, "document"),
         keeps_empty=trained,
     )
@@ -129,7 +142,11 @@ def read_recipe(folder: Path, options: Mapping[str, Any]) -> LateRecipe:
 
 
 def _query_rules(
-    checkpoint: Checkpoint, options: Mapping[str, Any], mask: Mapping[str, Any], trained: bool
+    checkpoint: Checkpoint,
+    options: Mapping[str, Any],
+    mask: Mapping[str, Any],
+    trained: bool,
+    windowed: int | None,
 ) -> TokenRules:
     expansion = checkpoint.wrapper.get("query_expansion") or {}
     try:
@@ -140,7 +157,9 @@ def _query_rules(
             f"query_expansion is {expansion!r}; it must name a strategy and a length", path
         ) from error
     pad_to = _given(options["augment"], own)
-    length = _length(checkpoint, "query_max_length", options, "query_length")
+    length, window = _reading(
+        checkpoint, "query_max_length", options, "query_length", 0 if pad_to else windowed
+    )
     if fixed and options["query_max_length"] is None:
         length = pad_to or own
     limit = length if length is not None else length_limit(checkpoint)
@@ -151,6 +170,7 @@ def _query_rules(
     return TokenRules(
         prompt=_given(options["query_prompt"], checkpoint.query_prompt),
         length=length,
+        window=window,
         pad_to=pad_to,
         filler=expansion.get("token") or (_mask_token(checkpoint) if pad_to else ""),
         attends=bool(expansion.get("attend", False)),
@@ -159,10 +179,11 @@ def _query_rules(
     )
 
 
-def _length(checkpoint: Checkpoint, option: str, options: Mapping[str, Any], setting: str) -> int | None:
-    """The option, else the checkpoint's setting for the task, else what the model reads."""
-    wanted = options[option]
-    return reading_length(checkpoint, _given(wanted, checkpoint.wrapper.get(setting)))
+def _reading(
+    checkpoint: Checkpoint, option: str, options: Mapping[str, Any], setting: str, windowed: int | None
+) -> tuple[int | None, int | None]:
+    """Of the option, else of the checkpoint's setting for the task, else of what the model reads."""
+    return reading(checkpoint, _given(options[option], checkpoint.wrapper.get(setting)), windowed)
 
 
 def _skipped(options: Mapping[str, Any], mask: Mapping[str, Any], task: str) -> tuple[str, ...]:

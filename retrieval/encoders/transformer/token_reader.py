@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from retrieval.encoders.transformer.late_recipe import TokenRules
 from retrieval.encoders.transformer.tokens import Piece, Tokenizer, Tokens
+from retrieval.encoders.transformer.windows import Windows, window_places
 from retrieval.errors import ConfigError
 
 
@@ -43,10 +44,15 @@ class TokenReader:
         ids = (self._tokenizer.id_of(word) for word in rules.skipped)
         self._skipped = np.array(sorted(found for found in ids if found is not None), dtype=np.int32)
         self._bare = len(self._tokenizer([""]).ids[0])
+        self._frame = self._tokenizer.frame()
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """Token ids of the texts, without fillers."""
         return self._tokenizer(texts)
+
+    def windows(self, tokens: Tokens) -> Windows:
+        """The texts as the model reads them."""
+        return Windows.of(tokens.ids, self.rules.window, self._frame)
 
     def fill(self, ids: NDArray[np.int32]) -> NDArray[np.int32]:
         """The ids of a text with its fillers behind them."""
@@ -64,6 +70,12 @@ class TokenReader:
     def pieces(self, text: str) -> list[Piece]:
         """What the vectors of a text stand for, one for each."""
         pieces = self._tokenizer.pieces(text)
-        fillers = [(self.rules.filler, -1, -1)] * max(0, self.rules.pad_to - len(pieces))
         (ids,) = self._tokenizer([text]).ids
-        return [piece for piece, keep in zip(pieces + fillers, self.kept(ids), strict=True) if keep]
+        found: list[Piece] = []
+        for places in window_places(len(ids), self.rules.window, self._frame):
+            read = [pieces[place] for place in np.arange(len(ids))[places]]
+            fillers = [(self.rules.filler, -1, -1)] * max(0, self.rules.pad_to - len(read))
+            found += [
+                piece for piece, keep in zip(read + fillers, self.kept(ids[places]), strict=True) if keep
+            ]
+        return found

@@ -55,8 +55,10 @@ class TokenEngine:
         reader = self.readers[task]
         tokens = reader(texts)
         tally.add(len(texts), int(tokens.lengths().sum()), tokens.n_truncated)
-        batches, parts = run_batches(tokens, self.device, lambda ids: self._forward(ids, task))
-        return MultiVector.concat(parts).take(np.argsort(np.concatenate(batches)))
+        windows = reader.windows(tokens)
+        batches, parts = run_batches(windows.tokens, self.device, lambda ids: self._forward(ids, task))
+        found = MultiVector.concat(parts).take(np.argsort(np.concatenate(batches)))
+        return MultiVector(found.indptr[windows.starts], found.values)
 
     def pieces(self, text: str, task: str) -> list[Piece]:
         """What the vectors of a text stand for, one for each."""

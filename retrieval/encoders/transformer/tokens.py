@@ -96,6 +96,11 @@ class Tokenizer:
             for token, (start, stop), special in zip(encoding.tokens, encoding.offsets, added, strict=True)
         ]
 
+    def frame(self) -> tuple[int, int]:
+        """How many special tokens stand before and behind every text."""
+        special = self._tokenizer.encode("a").special_tokens_mask
+        return special.index(0), special[::-1].index(0)
+
     def id_of(self, token: str) -> int | None:
         """The id of a token of the vocabulary; None where there is no such token."""
         found = self._tokenizer.token_to_id(token)
