@@ -14,6 +14,7 @@ from indexing.command_line import HELP
 if TYPE_CHECKING:
     from eval.beir import BeirDataset
     from eval.evaluate import Conditions, Evaluation
+    from indexing.chunking import Chunking
     from indexing.progress import Progress
 
 
@@ -65,6 +66,14 @@ if TYPE_CHECKING:
 )
 @encoder_options
 @click.option(
+    "--chunk",
+    "chunk",
+    metavar="none|WORDS/OVERLAP",
+    default="none",
+    show_default=True,
+    help="Split long documents as `tercet index` does (default there: 150/30); a document counts by its best chunk.",
+)
+@click.option(
     "--drop-self/--keep-self",
     default=None,
     help="Drop a query's own document; as the data set asks by default.",
@@ -101,6 +110,7 @@ def command(
     query_bank: bool,
     runs: Sequence[Path],
     encoder: str,
+    chunk: str,
     drop_self: bool | None,
     timed_queries: int,
     seed: int,
@@ -118,6 +128,7 @@ def command(
     from eval.beir import open_datasets, override_self
     from eval.evaluate import Conditions, group_mean
     from eval.metrics import DEFAULT_METRICS, parse_metrics
+    from indexing.chunking import Chunking
     from indexing.command_line import reading_options, refuse_given
     from indexing.progress import progress_bars
 
@@ -125,13 +136,15 @@ def command(
         refuse_given(("query_bank",), "goes with --collection, whose query bank it uses")
     if collection is not None or runs:
         refuse_given(
-            ("encoder", *encoders), "has no effect with --collection or --run, which are encoded already"
+            ("encoder", "chunk", *encoders),
+            "has no effect with --collection or --run, which are encoded already",
         )
     with reading_options():
         wanted = parse_metrics([*DEFAULT_METRICS, *_names(metrics)])
     models = {"dense": encoder, **models_given(encoders)}
     with reading_options():
         options = encoding_given(encoders)
+        chunking = Chunking.parse(chunk)
     conditions = Conditions(metrics=wanted, k=k, depth=depth, timed_queries=timed_queries, seed=seed)
     evaluations: list[Evaluation] = []
     with progress_bars(quiet=quiet) as progress:
@@ -149,6 +162,7 @@ def command(
                     runs,
                     conditions,
                     progress,
+                    chunking=chunking,
                     query_bank=query_bank,
                 )
                 for dataset in group
@@ -178,6 +192,7 @@ def _evaluate(
     conditions: Conditions,
     progress: Progress,
     *,
+    chunking: Chunking,
     query_bank: bool,
 ) -> list[Evaluation]:
     from eval.collection_cache import cached_collection, open_retrievers, required_representations
@@ -193,7 +208,7 @@ def _evaluate(
         return with_p_values([evaluate_run(dataset, read_run(path), path.name, conditions) for path in runs])
     if collection is not None:
         _check_collection(collection, dataset, using)
-    path = collection or cached_collection(dataset, using, models, options, progress)
+    path = collection or cached_collection(dataset, using, models, options, progress, chunking=chunking)
     return evaluate(dataset, open_retrievers(path, using, query_bank=query_bank), conditions, progress)
 
 

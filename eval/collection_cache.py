@@ -16,6 +16,7 @@ from indexing.progress import Progress
 from retrieval.errors import ConfigError, IncompatibleError
 
 if TYPE_CHECKING:
+    from indexing.chunking import Chunking
     from indexing.collection import CollectionSnapshot
     from indexing.commit import IndexSpec
     from indexing.options import RepresentationOptions
@@ -28,11 +29,12 @@ def cached_collection(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Progress | None = None,
     cache: Path | None = None,
+    chunking: Chunking | None = None,
 ) -> Path:
     """The collection of a data set's corpus with what the retrievers need, built when it is not there yet.
 
-    Documents are not split into chunks, as in BEIR's own runs. The folder's name holds a hash of the corpus
-    and of the options, so a changed corpus, encoder or release gives another collection. A build that was
+    Documents stay whole, as in BEIR's own runs, unless something else is asked for. The folder's name holds a hash of
+    the corpus and of the options, so a changed corpus, encoder or release gives another collection. A build that was
     interrupted goes on where it stopped.
 
     Args:
@@ -42,6 +44,7 @@ def cached_collection(
         options: representation -> options of its encoder.
         progress: told of the build.
         cache: the parent folder; ``cache_folder()/collections`` where None.
+        chunking: how documents become rows; whole where None.
 
     Raises:
         TercetError: the corpus is damaged or the encoder cannot be opened.
@@ -55,12 +58,13 @@ def cached_collection(
     parts = required_representations(using, models, options)
     described = [[part.name, dict(part.encoder), [repr(spec) for spec in part.indexes]] for part in parts]
     version = metadata.version("tercet")  # another release may analyse, encode or lay out indexes otherwise
-    wanted = json.dumps([version, FORMAT, described], sort_keys=True, default=str)
+    chunking = chunking or Chunking.none()
+    wanted = json.dumps([version, FORMAT, described, str(chunking)], sort_keys=True, default=str)
     key = hashlib.sha256(f"{_corpus_hash(dataset.corpus_path)} {wanted}".encode()).hexdigest()[:16]
     path = (cache or cache_folder() / "collections") / f"{dataset.name.replace('/', '-')}-{key}"
     if not (path / COMMIT_FILE).exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        build = BuildOptions(parts, chunking=Chunking.none())
+        build = BuildOptions(parts, chunking=chunking)
         report = build_collection(open_corpus(dataset.corpus_path), path, build, progress)
         if progress is not None:
             for name, count in report.truncated.items():

@@ -20,6 +20,7 @@ from indexing.command_line import run
 from indexing.corpora import open_corpus
 from indexing.options import BuildOptions, representation_options
 from retrieval.errors import ConfigError, FormatError, IncompatibleError
+from retrieval.protocols import SearchRequest
 
 TOPICS = [
     "glacier ice melt",
@@ -170,6 +171,45 @@ def test_the_command_goes_from_a_folder_to_json_and_run_files(folder, tmp_path, 
         catch_exceptions=False,
     )
     assert json.loads(again.stdout)["drop_self"]
+
+
+def test_documents_can_be_split_and_count_by_their_best_chunk(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def measured(*chunk):
+        arguments = [str(folder), "--using", "bm25", "--json", "-q", *chunk]
+        return json.loads(CliRunner().invoke(command, arguments, catch_exceptions=False).stdout)
+
+    whole, split = measured(), measured("--chunk", "4")
+    assert measured("--chunk", "none")["nDCG@10"] == whole["nDCG@10"]
+    places = list((tmp_path / "cache" / "tercet" / "collections").iterdir())
+    rows = sorted(Collection.open(place).snapshot().n_rows for place in places)
+    assert len(places) == 2 and rows[0] == 60 < rows[1], "one collection whole, one in chunks"
+    assert whole["n_docs"] == split["n_docs"] == 60 and whole["nDCG@10"] != split["nDCG@10"]
+    snapshot = next(one for one in (Collection.open(p).snapshot() for p in places) if one.n_rows == rows[1])
+    texts = [query.text for query in open_dataset(folder).queries()]
+    hits = snapshot.searcher("bm25").search(texts, SearchRequest(k=rows[1]))
+    best = {}
+    for name, score in zip(snapshot.ids(hits.rows)[0], hits.scores[0][hits.rows[0] >= 0], strict=True):
+        best[name] = max(score, best.get(name, -np.inf))
+    del best["t0"]  # the query itself
+    run_file = tmp_path / "out" / "arguana.test.bm25.trec"
+    arguments = [str(folder), "--using", "bm25", "--chunk", "4", "-q", "-o", str(tmp_path / "out")]
+    CliRunner().invoke(command, arguments, catch_exceptions=False)
+    found = dict(read_run(run_file)["t0"])
+    assert found == pytest.approx({name: score for name, score in best.items() if score > 0}, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--chunk", "many"], "chunking 'many' is not understood"),
+        (["--chunk", "9", "--collection", "."], "--chunk"),
+    ],
+)
+def test_chunking_that_cannot_be_is_refused(folder, capsys, given, message):
+    assert run(command, [str(folder), "--using", "bm25", "-q", *given]) == 2
+    assert message in capsys.readouterr().err
 
 
 def collection_of(ids, folder, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,24 @@ def test_weights_of_query_tokens_scale_queries_alone(still: Path, tmp_path: Path
         np.testing.assert_allclose(theirs, mine, atol=1e-6)
     again = opened("late", tmp_path / "model", options={"query_weights": True})
     assert torch.equal(again[-1].weight, model[-1].weight)
+
+
+@pytest.mark.parametrize("name", ["dense", "sparse", "late", "reranker"])
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_model_may_read_less_while_it_is_trained(name: str, rank: int, still: Path, tmp_path: Path) -> None:
+    model = opened(name, still, training_length=8, lora_rank=rank)
+    long = "cat dog river mountain fish search " * 5
+    given = [(long, long)] if name == "reranker" else [long]
+
+    def tokens(model: Any) -> int:
+        return int(family(name).features(model, given, "document")["input_ids"].shape[-1])
+
+    assert tokens(model) == 8
+    family(name).save(model, tmp_path / "model")
+    assert tokens(model) == 8, "saving leaves it as it was"
+    assert tokens(family(name).open(ModelOptions(str(tmp_path / "model"), 64), 0, SAMPLE, Silent())) > 16
+    settings = json.loads((tmp_path / "model" / "tokenizer_config.json").read_text())
+    assert settings["model_max_length"] == 16
 
 
 def test_every_name_leads_to_a_family() -> None:

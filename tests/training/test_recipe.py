@@ -133,6 +133,7 @@ def test_values_are_set_beside_the_file(recipe: Path, overrides: list[str], chan
         ("data.0.generated=x", "unknown generator 'x'; valid: crops"),
         ("dev.metric=bleu", "unknown metric 'bleu'"),
         ("negatives.first=200", r"negatives.first is 200, behind negatives.last \(100\)"),
+        ("model.training_length=300", r"model.training_length is 300, more than the model reads .*256"),
         ("name=", "name is missing; it has no default"),
         ('name=""', "name is empty"),
         ("losses=", r"at least one \[\[losses\]\]"),

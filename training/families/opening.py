@@ -35,14 +35,15 @@ def load(kind: Callable[..., Any], folder: Path, **settings: Any) -> Any:
 
 
 def limit_length(model: Any, folder: Path, options: ModelOptions) -> None:
-    """Set how much of a text is read: ``max_length``, and ``query_length`` of a query.
+    """Set how much of a text is read in training, and what ``save_merged`` says of how much is read afterwards.
 
     Raises:
         ConfigError: the model cannot read so much.
     """
     length = reading_length(read_checkpoint(folder), options.max_length)
     for module in _readers(model):
-        module.max_seq_length = length
+        module.length_afterwards = length
+        module.max_seq_length = options.training_length or length
         module.query_length = options.query_length
 
 
@@ -82,8 +83,15 @@ def is_low_rank(parameter: str) -> bool:
 
 
 def save_merged(model: Any, folder: Path) -> None:
-    """Write the model with low-rank updates merged."""
-    merged(model).save(str(folder), create_model_card=False)
+    """Write the model with low-rank updates merged and texts read as far as they are to be read afterwards."""
+    lengths = [(module, module.max_seq_length) for module in _readers(model)]
+    try:
+        for module, _ in lengths:
+            module.max_seq_length = module.length_afterwards
+        merged(model).save(str(folder), create_model_card=False)
+    finally:
+        for module, length in lengths:
+            module.max_seq_length = length
 
 
 def save_even(model: Any, folder: Path) -> None:

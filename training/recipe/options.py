@@ -15,6 +15,8 @@ class ModelOptions:
         base: the checkpoint to start from (``default``, a folder, or a Hub id; see ``locate``).
         max_length: tokens of a document.
         query_length: tokens of a query; None is ``max_length``.
+        training_length: tokens of a document while it is trained on; None is ``max_length``. The model that is written
+            reads ``max_length``.
         lora_rank: rank of the low-rank updates of the encoder's linear layers (Hu et al. 2022); 0 trains all weights.
         lora_layers: the last so many layers are trained, the others stay as they are; None trains every layer, 0 only
             what is new, such as a projection.
@@ -27,6 +29,7 @@ class ModelOptions:
     base: str = "default"
     max_length: int = 256
     query_length: int | None = None
+    training_length: int | None = None
     lora_rank: int = 0
     lora_layers: int | None = None
     layers: int | None = None

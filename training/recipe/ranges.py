@@ -55,6 +55,7 @@ RANGES: dict[str, Range] = {
     "seed": Numbers(0, 2**32 - 1),
     "model.max_length": _POSITIVE,
     "model.query_length": _POSITIVE,
+    "model.training_length": _POSITIVE,
     "model.lora_rank": _COUNT,
     "model.lora_layers": _COUNT,
     "model.layers": _POSITIVE,

@@ -94,6 +94,12 @@ def _check(recipe: Recipe) -> None:
     if recipe.family in FITTED:
         _check_fitted(recipe)
         return
+    trained_on = recipe.model.training_length
+    if trained_on is not None and trained_on > recipe.model.max_length:
+        raise ConfigError(
+            f"model.training_length is {trained_on}, more than the model reads (model.max_length is "
+            f"{recipe.model.max_length})"
+        )
     if not recipe.losses:
         raise ConfigError("every recipe needs at least one [[losses]] table")
     if recipe.negatives.first > recipe.negatives.last:
