@@ -1,8 +1,9 @@
 """Effectiveness of every family beside the published figures: ``python benchmarks/quality.py [--quick] [--json]``.
 
 Evaluates BM25, the default dense, sparse and late encoders and their hybrids on the data sets under ``$TERCET_DATA``
-(or ``--data-dir``) as ``tercet eval`` does, each compared with BM25 and with the dense encoder by a paired
-randomisation test over queries. Zero-shot: no model has seen any of the collections.
+(or ``--data-dir``) as ``tercet eval`` does, with whole documents and with chunks (``--chunk 150/30``), each compared
+with BM25 and with the dense encoder over whole documents by a paired randomisation test over queries. Zero-shot: no
+model has seen any of the collections.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from eval.collection_cache import cached_collection, open_retrievers
 from eval.evaluate import Conditions, Evaluation, evaluate, with_p_values
 from eval.metrics import DEFAULT_METRICS, parse_metrics
 from eval.report import versions
+from indexing.chunking import Chunking
 from indexing.collection import Collection
 from indexing.progress import Progress, progress_bars
 from retrieval.compute import threads
@@ -32,6 +34,8 @@ from retrieval.values import Sparse
 DATASETS = ("scifact", "nfcorpus", "cranfield", "cisi")
 USING = ("bm25", "dense", "sparse", "late", "bm25+dense", "sparse+late", "bm25+dense+late")
 STATIC = "sparse, queries without a model"
+CHUNKS = "{}, in chunks"
+CACHE = Path(".bench/collections")
 
 PUBLISHED = {
     ("scifact", "bm25"): {"source": "Anserini, BEIR flat", "nDCG@10": 0.6789, "Recall@100": 0.9253},
@@ -62,8 +66,9 @@ def measure(name: str, data_dir: str | None, timed: int, progress: Progress) -> 
     """Every retriever on one data set."""
     dataset = open_dataset(name, data_dir=data_dir, progress=progress)
     started = time.perf_counter()
-    path = cached_collection(dataset, USING, progress=progress, cache=Path(".bench/collections"))
+    path = cached_collection(dataset, USING, progress=progress, cache=CACHE)
     build_s = time.perf_counter() - started
+    split = cached_collection(dataset, USING, progress=progress, cache=CACHE, chunking=Chunking.default())
     conditions = Conditions(metrics=parse_metrics(DEFAULT_METRICS), timed_queries=timed)
     snapshot = Collection.open(path).snapshot()
     retrievers = open_retrievers(path, USING)
@@ -72,6 +77,7 @@ def measure(name: str, data_dir: str | None, timed: int, progress: Progress) -> 
     place = USING.index("sparse")
     static = snapshot.searcher("sparse", encoders={"sparse": encoders[STATIC]})
     retrievers.insert(place + 1, replace(retrievers[place], name=STATIC, searcher=static))
+    retrievers += [replace(one, name=CHUNKS.format(one.name)) for one in open_retrievers(split, USING)]
     found = evaluate(dataset, retrievers, conditions, progress)
     dense = next(one for one in found if one.retriever == "dense")
     others = with_p_values([dense, *(one for one in found if one is not dense)])

@@ -38,7 +38,7 @@ def measured(
     texts, queries = held.documents["text"].to_list(), held.queries["text"].to_list()
     documents = [Document(str(row), text) for row, text in enumerate(texts)]
     progress.start("measuring", len(texts) + 2 * len(queries), "texts")
-    encoder = CodesEncoder.open(str(folder), {"max_length": max_length}).fit(documents)
+    encoder = CodesEncoder.open(str(folder), {"max_length": max_length, "window": 0}).fit(documents)
     static = encoder.with_queries("static")
     stored = encoder.encode_documents(documents)
     progress.advance(len(texts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 _BLOCK = 1 << 20  # attention weights computed at a time: fewer calls, and still within a core's caches
 _SMALL = 30_000  # below so many weights one fused call costs less than four
+_EVEN = 16  # lengths are brought to multiples of this
 _LONG = 4096  # above this length one head's weights no longer fit the caches, and need not be held at all
 
 
@@ -51,7 +53,7 @@ def attend(qkv: Tensor, runs: list[TokenRun], heads: int, composed: bool) -> Ten
 
     Args:
         qkv: (T, 3 D) queries, keys and values; queries are already scaled by ``(D / heads) ** -0.5``.
-        runs: which rows belong together; they cover all rows in order.
+        runs: which rows belong together, from the first on, in order; what is behind them becomes 0.
         heads: number of heads; divides D.
         composed: multiply with oneDNN with a softmax of our own between, which is faster than torch's fused
             kernel for bfloat16 on a CPU; only without padding.
@@ -60,11 +62,12 @@ def attend(qkv: Tensor, runs: list[TokenRun], heads: int, composed: bool) -> Ten
         (T, D) of the dtype of qkv.
     """
     width = qkv.shape[1] // 3
-    if len(runs) == 1:
+    if len(runs) == 1 and runs[0].stop == len(qkv):
         return _attend_run(qkv, runs[0], heads, composed)
     out = torch.empty(len(qkv), width, dtype=qkv.dtype, device=qkv.device)
     for run in runs:
         out[run.start : run.stop] = _attend_run(qkv, run, heads, composed)
+    out[runs[-1].stop :] = 0
     return out
 
 
@@ -73,8 +76,7 @@ def _attend_run(qkv: Tensor, run: TokenRun, heads: int, composed: bool) -> Tenso
     parts = qkv[run.start : run.stop].view(n, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
     compose = composed and run.lengths is None and length <= _LONG
     if compose and n * heads * length * length > _SMALL:
-        values = _composed(parts.reshape(3, n * heads, length, width // heads))
-        values = values.view(n, heads, length, width // heads)
+        values = _composed(parts)
     else:
         mask = run.mask()
         mask = None if mask is None else mask[:, None, None, :]
@@ -98,17 +100,33 @@ _scratch = _Scratch()
 
 
 def _composed(parts: Tensor) -> Tensor:
-    """(3, M, L, d) bfloat16 -> (M, L, d): two batched products with the softmax between."""
+    """(3, n, heads, L, d) bfloat16 -> (n, heads, L, d): two batched products with the softmax between.
+
+    oneDNN makes and keeps a program for every shape, so lengths are brought to multiples of 16 with zeros behind, and
+    texts are taken by powers of two.
+    """
     from retrieval.encoders.transformer.softmax import softmax_bfloat16
 
-    queries, keys, values = parts[0], parts[1].transpose(1, 2), parts[2]
-    m, length, _ = values.shape
-    step = max(1, _BLOCK // (length * length))
+    _, n, heads, length, width = parts.shape
+    even = -(-length // _EVEN) * _EVEN
+    padded = F.pad(parts, (0, 0, 0, even - length)).reshape(3, n * heads, even, width)
+    queries, keys, values = padded[0], padded[1].transpose(1, 2), padded[2]
     out = torch.empty_like(values)
-    for start in range(0, m, step):
-        stop = min(m, start + step)
-        weights = _scratch.take((stop - start) * length * length).view(stop - start, length, length)
-        torch.bmm(queries[start:stop], keys[start:stop], out=weights)
-        softmax_bfloat16(weights)
-        torch.bmm(weights, values[start:stop], out=out[start:stop])
-    return out
+    for part in _blocks(n, heads, max(1, _BLOCK // (even * even))):
+        size = part.stop - part.start
+        weights = _scratch.take(size * even * even).view(size, even, even)
+        torch.bmm(queries[part], keys[part], out=weights)
+        softmax_bfloat16(weights, length)
+        torch.bmm(weights, values[part], out=out[part])
+    return out.view(n, heads, even, width)[:, :, :length]
+
+
+def _blocks(n: int, heads: int, most: int) -> Iterator[slice]:
+    """Heads of n texts, some at a time, in few sizes: all of 1, 2, 4 ... texts, or at most so many of one."""
+    done = 0
+    while done < n:
+        texts = 1 << max(0, min(n - done, most // heads).bit_length() - 1)
+        start, stop = done * heads, (done + texts) * heads
+        for at in range(start, stop, min(most, stop - start)):
+            yield slice(at, min(at + most, stop))
+        done += texts

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_TEXTS = 512
-_MOST_CHARACTERS = 1 << 19  # a character is a token at most, a fourth of one in English
+_MOST_CHARACTERS = 1 << 17  # a character is a token at most, a fourth of one in English
 
 SMALLEST = 64
 LARGEST = 4096
@@ -31,7 +31,7 @@ def text_groups(texts: Sequence[str]) -> Iterator[slice]:
     """Texts that are read at a time by encoders whose vectors of many tokens would fill the memory.
 
     Yields:
-        Slices of at most ``MOST_TEXTS`` texts and about 131,072 English tokens, a partition of the texts in order.
+        Slices of at most ``MOST_TEXTS`` texts and about 32,768 English tokens, a partition of the texts in order.
     """
     start, characters = 0, 0
     for row, text in enumerate(texts):

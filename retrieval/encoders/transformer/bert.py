@@ -17,7 +17,14 @@ from torch import Tensor
 
 from retrieval.encoders.transformer.architectures import MODELS
 from retrieval.encoders.transformer.attention import TokenRun, attend
-from retrieval.encoders.transformer.linear import AddingLinear, Linear, adding_linear, linear, packs
+from retrieval.encoders.transformer.linear import (
+    AddingLinear,
+    Linear,
+    adding_linear,
+    even_height,
+    linear,
+    packs,
+)
 from retrieval.encoders.transformer.passes import PASSES
 from retrieval.errors import CorruptError
 
@@ -98,6 +105,9 @@ class Bert:
         return found
 
     def _forward(self, ids: Tensor, runs: list[TokenRun]) -> Tensor:
+        n = len(ids)
+        if ids.device.type == "cpu":
+            ids = F.pad(ids, (0, even_height(n) - n))
         x = F.embedding(ids, self.words)
         for run in runs:
             run.of(x).add_(self.positions[: run.length])
@@ -107,7 +117,7 @@ class Bert:
             attended = attend(layer.qkv(x), runs, self.heads, composed)
             x = layer.attended_norm(layer.attended(attended, x))
             x = layer.norm(layer.down(layer.up(x), x))
-        return x
+        return x[:n]
 
 
 _loaded: WeakValueDictionary[tuple[Any, ...], Bert] = WeakValueDictionary()

@@ -63,6 +63,16 @@ def adding_linear(weight: Tensor, bias: Tensor) -> AddingLinear:
     return lambda x, residual: F.linear(x, weight, bias) + residual
 
 
+def even_height(n: int) -> int:
+    """The least height of a (T, D) matrix of at least n rows that others share: 16 heights an octave, at most 6% more.
+
+    oneDNN makes a program for every height that it meets, keeps about half a megabyte of each, and is asked for four
+    a batch; with the heights as they come a long build takes more than a gigabyte for them.
+    """
+    step = max(16, 1 << max(0, n.bit_length() - 5))
+    return -(-n // step) * step
+
+
 def packs(weight: Tensor) -> bool:
     """Whether oneDNN's packed layers can run weights of this dtype and device here."""
     if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):

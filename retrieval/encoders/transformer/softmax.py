@@ -25,25 +25,26 @@ _C0, _C1 = np.float32(0.99992522), np.float32(0.69102071)
 _C2, _C3 = np.float32(0.23007036), np.float32(0.03901226)
 
 
-def softmax_bfloat16(scores: Tensor) -> None:
-    """Replace each row of scores by its softmax.
+def softmax_bfloat16(scores: Tensor, length: int) -> None:
+    """Replace the beginning of each row of scores by its softmax, and the rest by 0.
 
     Sums are in float32, and each weight is rounded to bfloat16 once.
 
     Args:
-        scores: (..., L) bfloat16 on the CPU, contiguous, L at least 1.
+        scores: (..., W) bfloat16 on the CPU, contiguous.
+        length: scores of a row that count, 1 to W.
     """
-    length = scores.shape[-1]
-    bits = scores.view(-1, length).view(torch.int16).numpy().view(np.uint16)
+    bits = scores.view(-1, scores.shape[-1]).view(torch.int16).numpy().view(np.uint16)
     _softmax(bits, np.empty(length, dtype=np.float32))
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "arcp"}, error_model="numpy")
 def _softmax(bits: Any, weights: Any) -> None:
-    """(N, L) bfloat16 bits in place; weights is (L,) scratch. Every inner loop is one the compiler vectorises."""
-    n, length = bits.shape
-    for i in range(n):
-        row = bits[i]
+    """(N, W) bfloat16 bits in place; weights is (L,) scratch. Every inner loop is one the compiler vectorises."""
+    length = len(weights)
+    for i in range(len(bits)):
+        bits[i, length:] = 0
+        row = bits[i, :length]
         greatest = np.int32(
             -(2**31)
         )  # as an integer that sorts like the float: only their maximum vectorises

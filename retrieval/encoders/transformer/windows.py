@@ -17,9 +17,6 @@ from retrieval.errors import ConfigError
 LONGEST = 8192
 """Tokens read of a text in windows where nothing else is said."""
 
-WINDOW = 192
-"""Tokens of a window where nothing else is said."""
-
 _SMALLEST = 16
 
 
@@ -60,7 +57,8 @@ def reading(checkpoint: Checkpoint, length: int | None, window: int | None) -> t
     Args:
         checkpoint: the model.
         length: the most tokens of a text, where that is chosen.
-        window: the most tokens of a window, where that is chosen; 0 for none, so that longer texts are cut.
+        window: the most tokens of a window, where that is chosen, otherwise what the model reads; 0 for none, so that
+            longer texts are cut.
 
     Returns:
         The most tokens of a text, None where nothing says; and of a window, None for one window a text.
@@ -68,14 +66,12 @@ def reading(checkpoint: Checkpoint, length: int | None, window: int | None) -> t
     Raises:
         ConfigError: the model's position table is shorter than what is chosen, or the window is too small.
     """
-    if window is None:
-        window = min(WINDOW, reading_length(checkpoint, None) or WINDOW)
-    if window == 0 or (length is not None and length <= window):
-        return reading_length(checkpoint, length), None
-    if window < _SMALLEST:
+    if window is not None and 0 < window < _SMALLEST:
         raise ConfigError(f"window is {window}; it must be at least {_SMALLEST} tokens, or 0 for none")
-    reading_length(checkpoint, window, "window")
-    return length or LONGEST, window
+    size = reading_length(checkpoint, window or None, "window")
+    if size is None or window == 0 or (length is not None and length <= size):
+        return reading_length(checkpoint, length), None
+    return length or LONGEST, size
 
 
 def window_places(n: int, size: int | None, frame: tuple[int, int]) -> list[slice | NDArray[np.int64]]:
@@ -83,7 +79,7 @@ def window_places(n: int, size: int | None, frame: tuple[int, int]) -> list[slic
     before, behind = frame
     if size is None or n <= size:
         return [slice(None)]
-    count = -(-(n - before - behind) // (size - before - behind))
+    count = -(-(n - before - behind) // max(1, size - before - behind))
     cuts = np.linspace(before, n - behind, count + 1).round().astype(np.int64)
     head, tail = np.arange(before), np.arange(n - behind, n)
     return [np.concatenate([head, np.arange(start, stop), tail]) for start, stop in itertools.pairwise(cuts)]
