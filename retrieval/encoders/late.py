@@ -76,8 +76,9 @@ class LateEncoder:
     A MultiVectorEncoder checkpoint gives the vectors that sentence-transformers gives. Of any other model, which need
     not be trained for this, the last hidden states of all tokens, [CLS] and [SEP] included, are made unit vectors, then
     projected to 128 dimensions by a whitened SVD that is fitted on the corpus, and made unit vectors again; a text
-    without any token of its own has no vector. BERT, RoBERTa, XLM-RoBERTa and DistilBERT run on tokenizers and torch
-    alone, anything else goes through sentence-transformers. A document is encoded as its title, a space and its text.
+    without any token of its own has no vector, and one longer than the model reads has those of several windows. BERT,
+    RoBERTa, XLM-RoBERTa and DistilBERT run on tokenizers and torch alone, anything else goes through
+    sentence-transformers, without windows. A document is encoded as its title, a space and its text.
     Safe to share between threads.
     """
 
@@ -124,11 +125,12 @@ class LateEncoder:
             model: ``default`` (all-MiniLM-L6-v2, no network), a folder, or a name on the Hugging Face Hub.
             options: ``dim``, the width of a vector, by default 128, or what a MultiVectorEncoder has;
                 ``projection`` "none" for the model's own width; ``max_length`` of documents and
-                ``query_max_length`` in tokens, by default what the model reads; ``window``, the tokens of a
-                window, 0 to cut texts at what the model reads; ``augment``, the tokens queries are
-                filled up to with mask tokens; ``skip_punctuation`` for no vectors of a document's punctuation;
-                ``first_tokens``, the most vectors of a document; ``pool_factor``, how many of a document's vectors
-                become one; ``query_prompt`` and ``document_prompt`` (empty for none), instead of the checkpoint's;
+                ``query_max_length`` in tokens, by default 8,192 where texts are read in windows, else what the model
+                reads; ``window``, the most tokens of a window, 0 to cut texts at what the model reads;
+                ``augment``, the tokens queries are filled up to with mask tokens;
+                ``skip_punctuation`` for no vectors of a document's punctuation; ``first_tokens``, the most vectors of
+                a document; ``pool_factor``, how many of a document's vectors become one;
+                ``query_prompt`` and ``document_prompt`` (empty for none), instead of the checkpoint's;
                 ``revision`` of a Hub repository; ``trust_remote_code``; ``device`` and ``dtype``, which the spec
                 leaves out.
 

@@ -120,7 +120,7 @@ class CodesEncoder:
         Args:
             model: ``default-sparse``, which comes with Tercet, or the folder of another book of codes.
             options: ``queries``, "model" or "static"; ``max_length`` in tokens; ``window``, the
-                tokens of a window, 0 to cut texts at what the model reads; ``query_terms``, the most terms of a
+                most tokens of a window, 0 to cut texts at what the model reads; ``query_terms``, the most terms of a
                 query; ``device`` and ``dtype``, which the spec leaves out.
 
         Raises:
