@@ -172,7 +172,8 @@ def test_texts_are_tallied(family, open_family: Opener):
     encoder.encode_documents(DOCUMENTS)
     read = encoder.tally.snapshot() - before
     assert read.n_texts == len(DOCUMENTS) and read.n_tokens > 0
-    assert read.n_truncated == (1 if family in MODELS else 0)
+    cut = family in MODELS and family not in ("late", "codes")  # these read long texts whole, in windows
+    assert read.n_truncated == (1 if cut else 0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
