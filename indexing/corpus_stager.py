@@ -221,9 +221,8 @@ class CorpusStager:
         while models and done < len(passages):
             started = perf_counter()
             part = passages[done : done + self._slice]
-            if (
-                len(models) > 1
-            ):  # token encoders read no more at a time, and only the very same batch can be shared
+            if len(models) > 1:
+                # token encoders read no more at a time, and only the very same batch can be shared
                 part = part[next(text_groups([passage.contents() for passage in part]))]
             with PASSES.shared():
                 for name, encoder in models.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from retrieval.compute import apply_threads
 from retrieval.encoders.codes.book import CodeBook
 from retrieval.encoders.codes.entries import Entries
-from retrieval.encoders.sparse_rows import heaviest_entries
+from retrieval.encoders.sparse_rows import heaviest_entries, row_offsets
 from retrieval.encoders.tally import Tally
 from retrieval.encoders.transformer.bert import Bert, load_bert
 from retrieval.encoders.transformer.checkpoint import Checkpoint
@@ -24,8 +24,6 @@ from retrieval.encoders.transformer.tokens import Tokenizer
 from retrieval.encoders.transformer.windows import Windows
 
 _TOGETHER = 4096  # tokens compared with all codes at a time
-
-T = TypeVar("T")
 
 Ids = list[NDArray[np.int32]]
 
@@ -49,24 +47,9 @@ class _Read:
     empty: NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
-class _Codes:
-    """Codes of the tokens of some windows, each of a window once.
-
-    Attributes:
-        rows: (n,) the window.
-        codes: (n,) the code.
-        cosines: (n,) of the nearest token.
-        rarities: (n,) how much they matter, by the idf of the tokens.
-    """
-
-    rows: NDArray[np.int64]
-    codes: NDArray[np.int64]
-    cosines: NDArray[np.float32]
-    rarities: NDArray[np.float32]
-
-
-Part = tuple[NDArray[np.int64], T, Entries]
+Columns = tuple[NDArray[Any], ...]
+"""(n,) int64 windows of a batch or texts, (n,) int64 dimensions, (n,) float32 values of one or more kinds; a place may
+occur several times."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,56 +85,53 @@ class CodeEngine:
     frame: tuple[int, int]
 
     def documents(self, texts: Sequence[str], tally: Tally) -> Entries:
-        """For each document its nearest codes, weighted by their cosine, and its features."""
-        parts = self._run(texts, tally, self._document_codes)
-        width, settings = len(self.book.codes), self.book.settings
-        keys, (cosines, rarities) = _largest(
-            np.concatenate([rows[part.rows] * width + part.codes for rows, part, _ in parts]),
-            np.concatenate([part.cosines for _, part, _ in parts]),
-            np.concatenate([part.rarities for _, part, _ in parts]),
-        )
-        rows, dims = np.divmod(keys, width)
+        """For each document its nearest codes, weighted by their cosine, and its features.
+
+        Of a document's tokens each looks at one code; of several with one code the nearest counts.
+        """
+        codes, features = self._run(texts, tally, self._document_codes)
+        settings = self.book.settings
+        rows, dims, cosines, rarities = _largest(codes, len(self.book.codes))
         chosen = heaviest_entries(rows, rarities, settings.document_codes)
-        codes = Entries(rows[chosen], dims[chosen], cosines[chosen])
-        return Entries.joined([codes, self._together(parts, settings.document_features)])
+        nearest = Entries(rows[chosen], dims[chosen], cosines[chosen])
+        return Entries.joined([nearest, self._strongest(features, settings.document_features)])
 
     def queries(self, texts: Sequence[str], tally: Tally) -> Entries:
         """For each query the codes near its tokens, added up, and its features."""
-        parts = self._run(texts, tally, self._query_codes)
-        found = Entries.joined([Entries(rows[part.rows], part.dims, part.values) for rows, part, _ in parts])
-        codes = Entries.summed(found.rows, found.dims, found.values, len(self.book.codes))
-        features = self._together(parts, self.book.settings.query_features)
-        return Entries.joined([codes, features.times(self.book.settings.feature_weight)])
+        (rows, dims, values), features = self._run(texts, tally, self._query_codes)
+        codes = Entries.summed(rows, dims, values, len(self.book.codes))
+        strongest = self._strongest(features, self.book.settings.query_features)
+        return Entries.joined([codes, strongest.times(self.book.settings.feature_weight)])
 
-    def _run(self, texts: Sequence[str], tally: Tally, codes_of: Callable[[_Read], T]) -> list[Part[T]]:
-        """Of each batch the text of every window, what the windows' codes are, and their features."""
+    def _run(
+        self, texts: Sequence[str], tally: Tally, codes_of: Callable[[_Read], Columns]
+    ) -> tuple[Columns, Columns]:
+        """Codes of all tokens and features of all windows, by text."""
         apply_threads()
         tokens = self.tokenizer(texts)
         tally.add(len(texts), int(tokens.lengths().sum()), tokens.n_truncated)
         windows = Windows.of(tokens.ids, self.window, self.frame)
-        rows = windows.rows()
 
-        def forward(ids: Ids) -> tuple[T, Entries]:
+        def forward(ids: Ids) -> tuple[Columns, Columns]:
             with torch.inference_mode():
                 read = self._read(ids)
                 return codes_of(read), self._features(read)
 
         batches, parts = run_batches(windows.tokens, self.device, forward)
-        return [(rows[batch], *part) for batch, part in zip(batches, parts, strict=True)]
+        rows = [windows.rows()[batch] for batch in batches]
+        codes, features = zip(*parts, strict=True)
+        return _by_text(rows, codes), _by_text(rows, features)
 
-    def _document_codes(self, read: _Read) -> _Codes:
-        """Of a document's tokens each looks at one code; of several with one code the nearest counts."""
+    def _document_codes(self, read: _Read) -> Columns:
+        """The nearest code of each token, its cosine, and that times the token's idf."""
         cosines, codes = self._nearest(read.vectors, 1)
         cosine = cosines[:, 0]
         kept = cosine > 0
-        width = len(self.book.codes)
-        keys, (best, rarest) = _largest(
-            (read.rows * width + codes[:, 0])[kept], cosine[kept], (cosine * self.idf[read.pieces])[kept]
-        )
-        return _Codes(keys // width, keys % width, best, rarest)
+        rarity = cosine * self.idf[read.pieces]
+        return read.rows[kept], codes[kept, 0], cosine[kept], rarity[kept]
 
-    def _query_codes(self, read: _Read) -> Entries:
-        """Of a query's tokens each looks at several codes, more at near ones, more where it is rare."""
+    def _query_codes(self, read: _Read) -> Columns:
+        """Several codes of each token, weighted more where they are near and more where the token is rare."""
         settings = self.book.settings
         cosines, codes = self._nearest(read.vectors, min(settings.token_codes, len(self.book.codes)))
         above = np.maximum(cosines - settings.least_cosine, 0) / (1 - settings.least_cosine)
@@ -159,14 +139,11 @@ class CodeEngine:
         values = above**settings.sharpness * rarity[:, None]
         near = values > 0
         of_row = np.repeat(read.rows[:, None], values.shape[1], axis=1)
-        return Entries.summed(of_row[near], codes[near], values[near], len(self.book.codes))
+        return of_row[near], codes[near], values[near]
 
-    def _together(self, parts: Sequence[Part[Any]], keep: int) -> Entries:
+    def _strongest(self, features: Columns, keep: int) -> Entries:
         """The strongest features of each text, of unit length together; of several windows the stronger counts."""
-        width = len(self.book.features)
-        found = Entries.joined([Entries(rows[part.rows], part.dims, part.values) for rows, _, part in parts])
-        keys, (values,) = _largest(found.rows * width + found.dims, found.values)
-        strongest = Entries(keys // width, keys % width, values).heaviest(keep)
+        strongest = Entries(*_largest(features, len(self.book.features))).heaviest(keep)
         lengths = np.sqrt(np.bincount(strongest.rows, weights=strongest.values**2)).astype(np.float32)
         return strongest.times(np.float32(1) / lengths[strongest.rows]).shifted(len(self.book.codes))
 
@@ -196,7 +173,7 @@ class CodeEngine:
             codes[start : start + _TOGETHER] = found.indices.cpu().numpy()
         return cosines, codes
 
-    def _features(self, read: _Read) -> Entries:
+    def _features(self, read: _Read) -> Columns:
         """The strongest features of each window, of unit length together."""
         active = F.relu((read.pooled - self.mean) @ self.features.T + self.bias)
         most = max(self.book.settings.document_features, self.book.settings.query_features)
@@ -204,16 +181,24 @@ class CodeEngine:
         values = F.normalize(found.values, dim=1).cpu().numpy()
         values[read.empty] = 0
         rows, places = np.nonzero(values)
-        return Entries(rows, found.indices.cpu().numpy()[rows, places], values[rows, places])
+        return rows, found.indices.cpu().numpy()[rows, places], values[rows, places]
 
 
-def _largest(
-    keys: NDArray[np.int64], *values: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:
-    """Each key once, ascending, with the largest of its values."""
+def _by_text(rows: Sequence[NDArray[np.int64]], parts: Sequence[Columns]) -> Columns:
+    """The columns of all batches, given the text of each window of a batch."""
+    windows, *others = (np.concatenate(column) for column in zip(*parts, strict=True))
+    starts = np.repeat(row_offsets([len(texts) for texts in rows])[:-1], [len(part[0]) for part in parts])
+    return np.concatenate(rows)[starts + windows], *others
+
+
+def _largest(columns: Columns, width: int) -> Columns:
+    """Each place once, in order, with the largest of its values; dimensions are below ``width``."""
+    rows, dims, *values = columns
+    keys = rows * width + dims
     order = np.argsort(keys, kind="stable")
     found, starts = np.unique(keys[order], return_index=True)
-    return found, [np.maximum.reduceat(part[order], starts) if len(starts) else part for part in values]
+    largest = (np.maximum.reduceat(part[order], starts) if len(starts) else part for part in values)
+    return found // width, found % width, *largest
 
 
 def load_code_engine(

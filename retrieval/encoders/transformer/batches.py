@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_TEXTS = 512
+"""Texts that are read at a time, at most."""
+
 _MOST_CHARACTERS = 1 << 17  # a character is a token at most, a fourth of one in English
 
 SMALLEST = 64

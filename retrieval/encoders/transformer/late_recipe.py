@@ -116,16 +116,16 @@ def read_recipe(folder: Path, options: Mapping[str, Any]) -> LateRecipe:
     trained = legacy or checkpoint.model_type == "MultiVectorEncoder"
     mask = _config_of(checkpoint, "MultiVectorMask") if trained else {}
     pooling, pooling_known = _pooling(checkpoint) if trained else (None, True)
-    windowed = options["window"]
+    wanted = options["window"]
     if trained or not runs_token_vectors(checkpoint, trained):
-        if windowed:
+        if wanted:
             raise ConfigError(
-                f"window is {windowed}; {folder} reads texts as its own settings say. Windows are for BERT-like models "
-                "that were not trained for late interaction"
+                f"window is {wanted}; {folder} reads texts as its own settings say. Windows are for BERT-like "
+                "models that were not trained for late interaction"
             )
-        windowed = 0
-    query = _query_rules(checkpoint, options, mask, trained, windowed)
-    length, window = _reading(checkpoint, "max_length", options, "document_length", windowed)
+        wanted = 0
+    query = _query_rules(checkpoint, options, mask, trained, wanted)
+    length, window = _read_of(checkpoint, "max_length", options, "document_length", wanted)
     document = TokenRules(
         prompt=_given(options["document_prompt"], checkpoint.document_prompt),
         length=length,
@@ -146,7 +146,7 @@ def _query_rules(
     options: Mapping[str, Any],
     mask: Mapping[str, Any],
     trained: bool,
-    windowed: int | None,
+    wanted: int | None,
 ) -> TokenRules:
     expansion = checkpoint.wrapper.get("query_expansion") or {}
     try:
@@ -157,8 +157,8 @@ def _query_rules(
             f"query_expansion is {expansion!r}; it must name a strategy and a length", path
         ) from error
     pad_to = _given(options["augment"], own)
-    length, window = _reading(
-        checkpoint, "query_max_length", options, "query_length", 0 if pad_to else windowed
+    length, window = _read_of(
+        checkpoint, "query_max_length", options, "query_length", 0 if pad_to else wanted
     )
     if fixed and options["query_max_length"] is None:
         length = pad_to or own
@@ -179,11 +179,11 @@ def _query_rules(
     )
 
 
-def _reading(
-    checkpoint: Checkpoint, option: str, options: Mapping[str, Any], setting: str, windowed: int | None
+def _read_of(
+    checkpoint: Checkpoint, option: str, options: Mapping[str, Any], setting: str, window: int | None
 ) -> tuple[int | None, int | None]:
-    """Of the option, else of the checkpoint's setting for the task, else of what the model reads."""
-    return reading(checkpoint, _given(options[option], checkpoint.wrapper.get(setting)), windowed)
+    """How much of a text is read, and at a time: as the options say, else the checkpoint, else the model."""
+    return reading(checkpoint, _given(options[option], checkpoint.wrapper.get(setting)), window)
 
 
 def _skipped(options: Mapping[str, Any], mask: Mapping[str, Any], task: str) -> tuple[str, ...]:

@@ -43,7 +43,6 @@ class TokenReader:
         self._filler = filler
         ids = (self._tokenizer.id_of(word) for word in rules.skipped)
         self._skipped = np.array(sorted(found for found in ids if found is not None), dtype=np.int32)
-        self._bare = len(self._tokenizer([""]).ids[0])
         self._frame = self._tokenizer.frame()
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
@@ -63,7 +62,7 @@ class TokenReader:
         """(L,) which tokens of a text get a vector, its fillers included; ``ids`` come without them."""
         filled = self.fill(ids)
         keep = ~np.isin(filled, self._skipped) if len(self._skipped) else np.ones(len(filled), dtype=bool)
-        if not self.rules.keeps_empty and int(keep[: len(ids)].sum()) <= self._bare:
+        if not self.rules.keeps_empty and int(keep[: len(ids)].sum()) <= sum(self._frame):
             keep[:] = False
         return keep
 
