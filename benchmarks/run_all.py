@@ -24,6 +24,7 @@ BENCHMARKS = {
     "quality": "Retrieval quality on BEIR collections, zero-shot",
     "bm25": "BM25 search beside bm25s and Lucene",
     "sparse": "Learned-sparse search beside bmp, Seismic and kANNolo",
+    "sparse_large": "Learned-sparse search of a million documents",
     "late": "Late-interaction search beside fast-plaid and a plain scan",
     "late_shares": "Late interaction: what fixed dimensional encodings find",
     "late_curve": "Late interaction: nDCG@10 against bytes a token",
@@ -51,6 +52,7 @@ WRITTEN = {
 """The same for measurements of hours, whose figures stand in docs/benchmarks/NAME.md as they were written down."""
 
 STUDIES = {
+    "sparse_large": ("sparse", "--large"),
     "late_shares": ("late", "--shares"),
     "late_curve": ("late", "--curve"),
     "dense_vectors": ("dense", "--likeness"),

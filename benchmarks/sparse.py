@@ -4,11 +4,12 @@
 
 Data: BM25 vectors of SciFact and NFCorpus (from $TERCET_DATA or ../shared/data; left out where absent), vectors of the
 same from Tercet's default sparse encoder and from a SPLADE encoder (`tercet train splade-minilm -o
-.bench/models/splade-minilm`; left out where it was not trained), and generated ones, 100,000 and with --large 1,000,000
-(see corpora.SparseCorpus). --quick leaves out SciFact's learned vectors, and of the generated ones kANNolo's graph and
-most of bmp's settings. Terms that no document has are left out and the others numbered anew. Documents are rounded
-to 8-bit impacts and brought into Tercet's order before any engine sees them; query weights are whole numbers up to 32
-with a largest of 32, to which bmp rounds any others.
+.bench/models/splade-minilm`; left out where it was not trained), and 100,000 generated ones (see corpora.SparseCorpus);
+--large takes 1,000,000 generated ones instead of all these. --quick leaves out SciFact's learned vectors, and of the
+generated ones kANNolo's graph and most of bmp's settings, as --large does with one of Seismic's builds as well. Terms
+that no document has are left out and the others numbered anew. Documents are rounded to 8-bit impacts and brought into
+Tercet's order before any engine sees them; query weights are whole numbers up to 32 with a largest of 32, to which bmp
+rounds any others.
 
 Settings are swept for everyone: block size and compression, alpha and beta for bmp; postings kept, summary energy,
 query cut and heap factor for Seismic; ef for kANNolo; alpha, beta and bound terms for Tercet. Each row is one setting:
@@ -180,7 +181,7 @@ def prepared(name: str, make: Callable[[], tuple[Sparse, Sparse]]) -> tuple[Path
 
 def data_sets(quick: bool, large: bool) -> Iterator[tuple[str, Path, Sparse, Sparse]]:
     """Name, folder, documents and queries of each."""
-    for name in ("scifact", "nfcorpus"):
+    for name in () if large else ("scifact", "nfcorpus"):
         if (read := beir(name)) is None:
             continue
         for kind, (encode, weights) in VECTORS.items():
@@ -189,17 +190,12 @@ def data_sets(quick: bool, large: bool) -> Iterator[tuple[str, Path, Sparse, Spa
             key = f"{name}-{kind}" + ("" if kind == "bm25" else f"-{model_key(weights)}")
             yield f"{name}-{kind}", *prepared(key, lambda encode=encode, read=read: encode(*read))
     recipe = hashlib.sha256((ROOT / "benchmarks" / "corpora.py").read_bytes()).hexdigest()[:8]
-    for n in (100_000, *((1_000_000,) if large else ())):
-        corpus = SparseCorpus.of_size(n)
-        yield (
-            f"generated-{n}",
-            *prepared(
-                f"generated-{n}-{recipe}",
-                lambda n=n, corpus=corpus: (corpus.documents(n), corpus.queries(N_QUERIES, n)),
-            ),
-        )
-        if quick:
-            return
+    n = 1_000_000 if large else 100_000
+    corpus = SparseCorpus.of_size(n)
+    yield (
+        f"generated-{n}",
+        *prepared(f"generated-{n}-{recipe}", lambda: (corpus.documents(n), corpus.queries(N_QUERIES, n))),
+    )
 
 
 VECTORS = {
@@ -573,9 +569,9 @@ def main() -> None:
     """Run as a script."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--large", action="store_true", help="a million generated documents too")
+    parser.add_argument("--large", action="store_true", help="a million generated documents instead")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "benchmarks" / "sparse.png")
+    parser.add_argument("--plot", type=Path, help="docs/benchmarks/sparse.png, or sparse_large.png with --large")
     parser.add_argument("--build", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.build:
@@ -583,12 +579,11 @@ def main() -> None:
         return
     rows: list[dict[str, object]] = []
     for data, folder, documents, queries in data_sets(given.quick, given.large):
-        huge = len(documents) > 500_000
-        few = huge or (given.quick and len(documents) > 50_000)
+        few = given.large or (given.quick and len(documents) > 50_000)
         bmps = ["bmp-16-raw", "bmp-32-compressed"] if few else [n for n in BUILDS if n.startswith("bmp")]
         peers = {
             "bmp": bmps,
-            "pyseismic-lsr": [n for n in BUILDS if n.startswith("pyseismic")],
+            "pyseismic-lsr": [n for n in BUILDS if n.startswith("pyseismic")][: 1 if given.large else None],
             "kannolo": [] if few else ["kannolo"],
         }
         for name in ("tercet", *(n for group in peers.values() for n in group)):
@@ -596,7 +591,8 @@ def main() -> None:
         for k in (10, 1000):
             rows += measure(data, folder, documents, queries, k, peers)
             print(f"{data} k={k}: a query touches {work_of(documents, folder, queries, k)}", file=sys.stderr)
-    plot(rows, given.plot)
+    name = "sparse_large" if given.large else "sparse"
+    plot(rows, given.plot or ROOT / "docs" / "benchmarks" / f"{name}.png")
     for row in summary(rows):
         if given.json:
             print(json.dumps(row))

@@ -15,10 +15,19 @@ from retrieval.compute import kernel_cache
 
 kernel_cache()
 
+import llvmlite.binding as llvm  # type: ignore[import-untyped]  # noqa: E402
 from llvmlite import ir  # noqa: E402
+from numba import config  # noqa: E402
 from numba.core import types  # noqa: E402
 from numba.extending import intrinsic, overload  # noqa: E402
 from numba.np import arrayobj  # noqa: E402
+
+FEATURES = frozenset(
+    name
+    for name, present in llvm.get_host_cpu_features().items()
+    if present and not (config.CPU_NAME or config.CPU_FEATURES)
+)
+"""What the CPU can do that kernels are compiled for; nothing is known where numba is told to compile for another."""
 
 _BYTE = ir.IntType(8)
 _SHORT = ir.IntType(16)

@@ -24,23 +24,21 @@ kernel_cache()
 
 import llvmlite.binding as llvm  # type: ignore[import-untyped]  # noqa: E402
 from llvmlite import ir  # noqa: E402
-from numba import config, njit, types  # noqa: E402
+from numba import njit, types  # noqa: E402
 from numba.core import cgutils  # noqa: E402
 from numba.extending import intrinsic  # noqa: E402
 
-from retrieval.intrinsics import widened  # noqa: E402
+from retrieval.intrinsics import FEATURES, widened  # noqa: E402
 
 LANES = 16
 """Query vectors side by side: one register of 512 bits, or as many smaller ones as it takes."""
 
-_NATIVE = not (config.CPU_NAME or config.CPU_FEATURES)  # numba compiles for this very CPU
-_FEATURES = llvm.get_host_cpu_features() if _NATIVE else {}
-_WIDE = bool(_FEATURES.get("avx512f"))
+_WIDE = "avx512f" in FEATURES
 
 TOKENS, _FUSED = (8, 2) if _WIDE else (4, 1)
 """Stored vectors of a tile, and groups of lanes that share each of them: as many sums as there are registers."""
 
-ROUNDED = _WIDE and bool(_FEATURES.get("avx512bf16"))
+ROUNDED = _WIDE and "avx512bf16" in FEATURES
 """Whether ``estimated_maxima`` can be called: the CPU multiplies pairs of bfloat16 and adds them up in float32."""
 
 if ROUNDED:
@@ -185,6 +183,17 @@ def _sum_of_lanes(best: Any, n_tokens: int) -> float:
 
 
 @njit(cache=True, nogil=True)
+def _raise_to_products(tile: Any, queries: Any, best: Any) -> None:
+    """Raise the maxima of all lanes to their products with a tile of float32, the first ``TOKENS`` lines given."""
+    dim, n_groups = np.int64(tile.shape[1]), len(queries)
+    paired = n_groups - n_groups % _FUSED
+    for group in range(0, paired, _FUSED):
+        _largest_of_several(tile, queries[group:], best[group:], dim)
+    for group in range(paired, n_groups):
+        _largest_of_one(tile, queries[group:], best[group:], dim)
+
+
+@njit(cache=True, nogil=True)
 def maxima(indptr: Any, values: Any, rows: Any, queries: Any, n_tokens: int, out: Any) -> None:
     """MaxSim of one query with chosen rows, by the kernel that decides.
 
@@ -196,22 +205,20 @@ def maxima(indptr: Any, values: Any, rows: Any, queries: Any, n_tokens: int, out
         n_tokens: tokens of the query.
         out: (C,) float32, written; a row without tokens scores 0.
     """
-    dim, n_groups = values.shape[1], len(queries)
-    tile = np.empty((TOKENS, dim), dtype=np.float32)
-    best = np.empty((n_groups, LANES), dtype=np.float32)
-    paired = n_groups - n_groups % _FUSED
+    tile = np.empty((TOKENS, values.shape[1]), dtype=np.float32)
+    best = np.empty((len(queries), LANES), dtype=np.float32)
     for i in range(len(rows)):
         start, stop = indptr[rows[i]], indptr[rows[i] + 1]
         if start == stop:
             out[i] = 0.0
             continue
         best[:] = -np.inf
-        for at in range(start, stop, TOKENS):
+        as_they_are = start if values.itemsize == 2 else stop - (stop - start) % TOKENS
+        for at in range(start, as_they_are, TOKENS):
+            _raise_to_products(values[at:], queries, best)
+        for at in range(as_they_are, stop, TOKENS):
             _fill(values, at, stop, tile)
-            for group in range(0, paired, _FUSED):
-                _largest_of_several(tile, queries[group:], best[group:], np.int64(dim))
-            for group in range(paired, n_groups):
-                _largest_of_one(tile, queries[group:], best[group:], np.int64(dim))
+            _raise_to_products(tile, queries, best)
         out[i] = _sum_of_lanes(best, n_tokens)
 
 

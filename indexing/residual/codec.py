@@ -64,12 +64,6 @@ class ResidualCodec:
         """The centroids, as queries are compared with them."""
         return VectorTable(self.centroids)
 
-    @cached_property
-    def byte_weights(self) -> NDArray[np.float32]:
-        """(256, 8 / bits): the weights that a byte of buckets stands for."""
-        shifts = np.arange(0, 8, self.bits)
-        return self.weights[(np.arange(256)[:, None] >> shifts) & (len(self.weights) - 1)]
-
     def nearest(self) -> NearestCentroid:
         """What finds the centroids of vectors; worth keeping for many."""
         return NearestCentroid.over(self.centroids.astype(np.float32))
@@ -124,7 +118,7 @@ class ResidualCodec:
             frozen(codes),
             frozen(packed),
             frozen(self.centroids),
-            frozen(self.byte_weights),
+            frozen(self.weights),
             out,
         )
 

@@ -1,7 +1,8 @@
 """The compiled loops that compress token vectors and decompress them.
 
-They share one file because numba's cache on disk notices a change in the file of the caller only. Import this module
-inside functions, and pass arrays through ``retrieval.kernels.frozen``, which turns half precision into its bits.
+They share one file because numba's cache on disk notices a change in the file of the caller only: whoever changes
+``operations`` removes the cached kernels beside this file. Import this module inside functions, and pass arrays through
+``retrieval.kernels.frozen``, which turns half precision into its bits.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ kernel_cache()
 
 import numba  # noqa: E402
 
+from indexing.residual.operations import LANES, add_1, add_2, add_4, add_8  # noqa: E402
 from retrieval.intrinsics import read_ahead, widened  # noqa: E402
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -25,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Sums may be taken in the order that suits the vector unit: compiled once, it is the same order for every vector.
 loop: Callable[[F], F] = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "nnan"})
 
-_AHEAD = 3  # tokens whose centroids are asked for ahead of their turn, since they lie anywhere in memory
+_AHEAD = 6  # tokens whose centroids are asked for ahead of their turn, since they lie anywhere in memory
 _LINE = 32  # half-precision numbers of a cache line
 
 
@@ -67,41 +69,13 @@ def quantise(
 
 
 @loop
-def _decode(
-    line: NDArray[np.uint8],
-    centroid: NDArray[np.uint16],
-    table: NDArray[np.float32],
-    buckets: NDArray[np.float32],
-    out: NDArray[np.float32],
-) -> None:
-    """One vector: centroid plus bucket weights, scaled to unit length."""
-    each = table.shape[1]
-    if each == 2:  # two weights are copied as one where the compiler knows that there are two
-        for byte in range(len(line)):
-            low, high = table[line[byte], 0], table[line[byte], 1]
-            buckets[2 * byte], buckets[2 * byte + 1] = low, high
-    else:
-        for byte in range(len(line)):
-            for i in range(each):
-                buckets[byte * each + i] = table[line[byte], i]
-    square = np.float32(0.0)
-    for d in range(len(centroid)):
-        value = buckets[d] + widened(centroid[d])
-        out[d] = value
-        square += value * value
-    scale = np.float32(1.0) / np.sqrt(max(square, np.float32(1e-30)))
-    for d in range(len(centroid)):
-        out[d] *= scale
-
-
-@loop
 def decode(
     indptr: NDArray[np.int64],
     rows: NDArray[np.int64],
     codes: NDArray[Any],
     packed: NDArray[np.uint8],
     centroids: NDArray[np.uint16],
-    table: NDArray[np.float32],
+    weights: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
     """Decompress the vectors of some documents, one document after another.
@@ -112,11 +86,12 @@ def decode(
         codes: (T,) centroid of each token.
         packed: (T, P) its bucket numbers.
         centroids: (C, D) half precision.
-        table: (256, 8 / bits) the weights that a byte stands for.
+        weights: (2 ** bits,) what a bucket stands for.
         out: (at least their tokens, D) written.
     """
-    buckets = np.empty(packed.shape[1] * table.shape[1], dtype=np.float32)
-    dim = centroids.shape[1]
+    dim, width = centroids.shape[1], packed.shape[1]
+    bits = 8 if len(weights) == 256 else 4 if len(weights) == 16 else len(weights) // 2
+    steps = np.int64(dim // LANES)
     at = 0
     for row in rows:
         last = indptr[row + 1] - 1
@@ -124,5 +99,22 @@ def decode(
             ahead = np.int64(codes[min(token + _AHEAD, last)]) * dim
             for d in range(0, dim, _LINE):
                 read_ahead(centroids, ahead + d)
-            _decode(packed[token], centroids[codes[token]], table, buckets, out[at])
+            code = np.int64(codes[token])
+            places = (token * width, code * dim, at * dim)
+            if bits == 4:
+                square = add_4(packed, places[0], centroids, places[1], out, places[2], weights, steps)
+            elif bits == 2:
+                square = add_2(packed, places[0], centroids, places[1], out, places[2], weights, steps)
+            elif bits == 1:
+                square = add_1(packed, places[0], centroids, places[1], out, places[2], weights, steps)
+            else:
+                square = add_8(packed, places[0], centroids, places[1], out, places[2], weights, steps)
+            line = out[at]
+            for d in range(steps * LANES, dim):
+                level = (np.int64(packed[token, (d * bits) >> 3]) >> ((d * bits) & 7)) & (len(weights) - 1)
+                line[d] = weights[level] + widened(centroids[code, d])
+                square += line[d] * line[d]
+            scale = np.float32(1.0) / np.sqrt(max(square, np.float32(1e-30)))
+            for d in range(dim):
+                line[d] *= scale
             at += 1

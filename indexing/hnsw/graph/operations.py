@@ -16,15 +16,16 @@ kernel_cache()
 
 import llvmlite.binding as llvm  # type: ignore[import-untyped]  # noqa: E402
 from llvmlite import ir  # noqa: E402
-from numba import config, types  # noqa: E402
+from numba import types  # noqa: E402
 from numba.core import cgutils  # noqa: E402
 from numba.extending import intrinsic  # noqa: E402
+
+from retrieval.intrinsics import FEATURES  # noqa: E402
 
 LINE = 64
 """Bytes of a cache line, and components of byte codes that are compared at once."""
 
-_NATIVE = not (config.CPU_NAME or config.CPU_FEATURES)  # numba compiles for this very CPU
-BYTE_PAIRS = _NATIVE and bool(llvm.get_host_cpu_features().get("avx512vnni"))
+BYTE_PAIRS = "avx512vnni" in FEATURES
 """Whether the CPU multiplies 64 pairs of bytes and adds them up in int32 at once."""
 
 if BYTE_PAIRS:
