@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from indexing.compiled import FLOAT, INT, entry, filled, given, kernel
 from indexing.inverted.layout import BLOCK, BLOCK_BITS, BUCKETS, LEVELS, WINDOW_BITS
+from indexing.inverted.operations import GROUP_BYTES, sum_levels
 from retrieval.intrinsics import multiply_add, read_ahead
 
 COLUMNS = 1024  # maxima that stand for all bounds while the best are looked for
@@ -26,11 +27,10 @@ LEAST_COLUMNS = 256  # the same for the scores of a window,
 COLUMNS_A_HIT = 4  # and how many there are for each hit wanted
 N_LEVELS = 512  # of values among which the largest are looked for
 GROUP = 64  # documents whose scores are compared with the threshold at once
-PAGE = 4096  # bytes of the next line of bounds that are asked for ahead of its turn
 MOST_TERMS = 1000  # a query of more is not worth bounds of 16 bits
-FIRST_SHARE = 16  # the first blocks are to be so many times less work than adding up every posting
+FIRST_SHARE = 4  # the first blocks are to be so many times less work than adding up every posting
 BOUND_COST = 32  # blocks whose bound is raised in the time of a posting
-BLOCK_COST = 800  # postings that are added in the time of scoring a block
+BLOCK_COST = 500  # postings that are added in the time of scoring a block
 FIRST_BLOCKS = 8  # scored before a threshold is known, at least
 MORE_BLOCKS = 8  # times as many are looked at in the next round
 AHEAD = 6  # blocks whose data is asked for ahead of their turn
@@ -130,14 +130,30 @@ def order_by_reach(reach: NDArray[np.int64], order: NDArray[np.int64]) -> None:
 
 
 @kernel
-def raise_bounds(
-    low: NDArray[np.uint16], high: NDArray[np.uint16], line: NDArray[np.uint8], weight: np.uint16
+def add_lines(
+    lines: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    weights: NDArray[np.uint16],
+    bounds: NDArray[np.uint16],
 ) -> None:
-    """Add weight times level to the bounds of two blocks a byte."""
-    for position in range(len(line)):
-        pair = line[position]
-        low[position] = multiply_add(low[position], weight, np.uint8(pair & np.uint8(15)))
-        high[position] = multiply_add(high[position], weight, np.uint8(pair >> np.uint8(4)))
+    """The bounds of all blocks: the sums over terms of weight times level.
+
+    Args:
+        starts: (T,) where the line of each term begins; weights: (T,).
+        bounds: (2 H,) written, two a byte of a line of H.
+    """
+    half = len(bounds) // 2
+    whole = half - half % GROUP_BYTES
+    for at in range(0, whole, GROUP_BYTES):
+        sum_levels(lines, starts, weights, np.int64(at), bounds, np.int64(half))
+    low, high = bounds[whole:half], bounds[half + whole :]
+    low[:], high[:] = np.uint16(0), np.uint16(0)
+    for t in range(len(starts)):
+        line = lines[starts[t] + whole : starts[t] + half]
+        for position in range(len(line)):
+            pair = line[position]
+            low[position] = multiply_add(low[position], weights[t], np.uint8(pair & np.uint8(15)))
+            high[position] = multiply_add(high[position], weights[t], np.uint8(pair >> np.uint8(4)))
 
 
 @kernel
@@ -224,6 +240,13 @@ def blocks_between(
 
 
 @kernel
+def read_bucket_ahead(line: NDArray[Any], forward: NDArray[np.uint32], start: int, bucket: np.uint16) -> None:
+    """Ask for a term's bucket in a block, which often lies in two cache lines."""
+    read_ahead(forward, start + np.int64(line[np.uint64(bucket)]))
+    read_ahead(forward, start + np.int64(line[np.uint64(bucket) + np.uint64(1)]) - 1)
+
+
+@kernel
 def score_block(
     line: NDArray[Any],
     forward: NDArray[np.uint32],
@@ -251,7 +274,7 @@ def score_block(
     for t in range(n_terms):
         if t % CHECK_EVERY == 0:
             for later in range(t + EARLY_TERMS, min(n_terms, t + EARLY_TERMS + CHECK_EVERY)):
-                read_ahead(forward, start + np.int64(line[buckets[terms[later]]]))
+                read_bucket_ahead(line, forward, start, buckets[terms[later]])
         bucket, slot, weight = buckets[terms[t]], slots[terms[t]], weights[t]
         largest = np.uint32(0)
         position = begin + np.uint64(line[np.uint64(bucket)])
@@ -321,7 +344,9 @@ def score_blocks(  # noqa: C901  the reading ahead belongs into the loop
         if item >= AHEAD // 2:
             block = found[item - AHEAD // 2] & 0xFFFFFFFF
             for t in range(early):
-                read_ahead(forward, starts[block] + np.int64(directory[block * width + buckets[terms[t]]]))
+                read_bucket_ahead(
+                    directory[block * width : (block + 1) * width], forward, starts[block], buckets[terms[t]]
+                )
         block = found[item] & 0xFFFFFFFF
         scored += 1
         line = directory[block * width : (block + 1) * width]
@@ -453,7 +478,7 @@ def _search_query(  # noqa: C901  the stages of a search, which share its state
         if t < heavy:
             bound_work += df if bounded[terms[t]] < 0 else blocks // BOUND_COST
     counts[POSTINGS] = total
-    first_work = FIRST_SHARE * max(FIRST_BLOCKS, k // 4) * BLOCK_COST
+    first_work = FIRST_SHARE * max(FIRST_BLOCKS, k) * BLOCK_COST
     if heavy == 0 or n_terms > MOST_TERMS or first_work >= total or 2 * bound_work >= total:
         counts[ADDED] = 1
         return add_everything(
@@ -468,19 +493,19 @@ def _search_query(  # noqa: C901  the stages of a search, which share its state
         if t < heavy:
             reach = everything
     scale = (65535.0 - (LEVELS + 1) * heavy) / reach
-    bounds[:] = np.uint16(0)
+    n_lines = 0
+    line_starts, line_weights = np.empty(heavy, dtype=np.int64), np.empty(heavy, dtype=np.uint16)
     for t in range(heavy):
         term = terms[t]
-        if t + 1 < heavy and bounded[terms[t + 1]] >= 0:
-            later = np.int64(bounded[terms[t + 1]]) * half
-            for position in range(later, later + min(half, PAGE), 64):
-                read_ahead(lines, position)
         if bounded[term] >= 0:
             step = (np.int64(peaks[term]) + LEVELS - 1) // LEVELS
-            weight = np.uint16(np.ceil(np.float64(step) * weights[t] * scale))
-            line = lines[np.int64(bounded[term]) * half : (np.int64(bounded[term]) + 1) * half]
-            raise_bounds(bounds[:half], bounds[half:], line, weight)
-        else:
+            line_starts[n_lines] = np.int64(bounded[term]) * half
+            line_weights[n_lines] = np.uint16(np.ceil(np.float64(step) * weights[t] * scale))
+            n_lines += 1
+    add_lines(lines, line_starts[:n_lines], line_weights[:n_lines], bounds)
+    for t in range(heavy):
+        term = terms[t]
+        if bounded[term] < 0:
             mine = windows[np.int64(term) * width : (np.int64(term) + 1) * width]
             raise_bounds_of_postings(bounds, postings, mine, weights[t] * scale)
     counts[BOUNDED] = blocks

@@ -123,6 +123,21 @@ def large(tmp_path_factory) -> InvertedIndex:
     return build(tmp_path_factory.mktemp("large"), topical(66_000, DIM, 1))
 
 
+@pytest.mark.parametrize("half", [1, 63, 64, 200])
+@pytest.mark.parametrize("n_terms", [0, 1, 40])
+def test_bounds_are_sums_of_weights_times_levels(half: int, n_terms: int):
+    from indexing.inverted.search_kernels import add_lines
+
+    rng = np.random.default_rng(half)
+    lines = rng.integers(0, 256, 50 * half, dtype=np.uint8)
+    starts, weights = rng.permutation(50)[:n_terms] * half, rng.integers(0, 100, n_terms, dtype=np.uint16)
+    bounds = np.full(2 * half, 7, dtype=np.uint16)  # left by the query before
+    add_lines(lines, starts, weights, bounds)
+    chosen = lines.reshape(50, half)[starts // half]
+    levels = np.concatenate([chosen & 15, chosen >> 4], axis=1)
+    np.testing.assert_array_equal(bounds, weights.astype(np.int64) @ levels)
+
+
 @pytest.mark.parametrize(("k", "pruned"), [(1, 40), (10, 40), (300, 0), (10_000, 0)])
 def test_blocks_are_skipped_and_nothing_is_lost(large: InvertedIndex, k: int, pruned: int):
     queries = topical(120 if pruned else 10, DIM, 2)
