@@ -584,9 +584,10 @@ def main() -> None:
     for data, folder, documents, queries in data_sets(given.quick, given.large):
         few = given.large or (given.quick and len(documents) > 50_000)
         bmps = ["bmp-16-raw", "bmp-32-compressed"] if few else [n for n in BUILDS if n.startswith("bmp")]
+        seismics = [n for n in BUILDS if n.startswith("pyseismic")]
         peers = {
             "bmp": bmps,
-            "pyseismic-lsr": [n for n in BUILDS if n.startswith("pyseismic")][: 1 if given.large else None],
+            "pyseismic-lsr": seismics[:1] if given.large else seismics,
             "kannolo": [] if few else ["kannolo"],
         }
         for name in ("tercet", *(n for group in peers.values() for n in group)):

@@ -18,7 +18,7 @@ kernel_cache()
 import llvmlite.binding as llvm  # type: ignore[import-untyped]  # noqa: E402
 from llvmlite import ir  # noqa: E402
 from numba import config  # noqa: E402
-from numba.core import types  # noqa: E402
+from numba.core import cgutils, types  # noqa: E402
 from numba.extending import intrinsic, overload  # noqa: E402
 from numba.np import arrayobj  # noqa: E402
 
@@ -32,6 +32,14 @@ FEATURES = frozenset(
 _BYTE = ir.IntType(8)
 _SHORT = ir.IntType(16)
 _FLAG = ir.IntType(32)
+
+
+def ask_for_line(builder: Any, place: Any) -> None:
+    """Code that asks for the cache line of a pointer ahead of its turn; it may point anywhere, nothing is checked."""
+    kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _FLAG, _FLAG, _FLAG])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    for_reading, keep, data = (ir.Constant(_FLAG, value) for value in (0, 3, 1))
+    builder.call(function, [builder.bitcast(place, _BYTE.as_pointer()), for_reading, keep, data])
 
 
 @intrinsic  # type: ignore[misc]
@@ -51,14 +59,7 @@ def read_ahead(context: Any, array: Any, position: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
-        pointer = _BYTE.as_pointer()
-        name = "llvm.prefetch.p0"
-        function = builder.module.globals.get(name) or ir.Function(
-            builder.module, ir.FunctionType(ir.VoidType(), [pointer, _FLAG, _FLAG, _FLAG]), name
-        )
-        place = builder.bitcast(builder.gep(array.data, [arguments[1]]), pointer)
-        for_reading, keep, data = (ir.Constant(_FLAG, value) for value in (0, 3, 1))
-        builder.call(function, [place, for_reading, keep, data])
+        ask_for_line(builder, builder.gep(array.data, [arguments[1]]))
         return context.get_dummy_value()
 
     return types.void(array, types.int64), generate

@@ -18,6 +18,8 @@ from numba import types  # noqa: E402
 from numba.core import cgutils  # noqa: E402
 from numba.extending import intrinsic  # noqa: E402
 
+from retrieval.intrinsics import ask_for_line  # noqa: E402
+
 GROUP_BYTES = 64
 """Bytes of a line of bounds that are added up at a time, in registers: a cache line."""
 _AHEAD = 128  # bytes of each line that are asked for ahead of their turn
@@ -38,22 +40,19 @@ def sum_levels(
 
     Args:
         lines: uint8, two levels a byte; starts: (T,) int64 where each term's line begins; weights: (T,) uint16.
-        at: the first of GROUP_BYTES bytes of each line.
-        bounds: uint16, written at ``at`` from the low halves of the bytes and at ``half + at`` from the high ones.
+        at: the first of GROUP_BYTES bytes of each line, in bytes from its start.
+        bounds: (2 H,) uint16, written at ``at`` from the low halves of the bytes, at ``half + at`` from the high ones.
+        half: H, the bytes of a line.
     """
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         arrays = {n: context.make_array(signature.args[n])(context, builder, given[n]) for n in (0, 1, 2, 4)}
         sums = [cgutils.alloca_once_value(builder, _all(0, _SHORTS)) for _ in range(2)]
-        kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _INT, _INT, _INT])
-        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        for_reading, keep, data = (ir.Constant(_INT, value) for value in (0, 3, 1))
         lanes = ir.VectorType(_INT, GROUP_BYTES)
         with cgutils.for_range(builder, cgutils.unpack_tuple(builder, arrays[1].shape, 1)[0]) as loop:
             start = builder.load(builder.gep(arrays[1].data, [loop.index]))
             line = builder.gep(arrays[0].data, [builder.add(start, given[3])])
-            ahead = builder.bitcast(builder.gep(line, [ir.Constant(_LONG, _AHEAD)]), _BYTE.as_pointer())
-            builder.call(prefetch, [ahead, for_reading, keep, data])
+            ask_for_line(builder, builder.gep(line, [ir.Constant(_LONG, _AHEAD)]))
             pairs = builder.load(builder.bitcast(line, _BYTES.as_pointer()), align=1)
             weight = builder.insert_element(
                 ir.Constant(_SHORTS, ir.Undefined),
@@ -63,10 +62,7 @@ def sum_levels(
             weight = builder.shuffle_vector(
                 weight, ir.Constant(_SHORTS, ir.Undefined), ir.Constant(lanes, [0] * GROUP_BYTES)
             )
-            levels = (
-                builder.and_(pairs, _all(15, _BYTES)),
-                builder.lshr(pairs, _all(4, _BYTES)),
-            )
+            levels = builder.and_(pairs, _all(15, _BYTES)), builder.lshr(pairs, _all(4, _BYTES))
             for total, level in zip(sums, levels, strict=True):
                 product = builder.mul(builder.zext(level, _SHORTS), weight)
                 builder.store(builder.add(builder.load(total), product), total)

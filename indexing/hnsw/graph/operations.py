@@ -20,7 +20,7 @@ from numba import types  # noqa: E402
 from numba.core import cgutils  # noqa: E402
 from numba.extending import intrinsic  # noqa: E402
 
-from retrieval.intrinsics import FEATURES  # noqa: E402
+from retrieval.intrinsics import FEATURES, ask_for_line  # noqa: E402
 
 LINE = 64
 """Bytes of a cache line, and components of byte codes that are compared at once."""
@@ -51,12 +51,9 @@ def ask_for(_: Any, matrix: Any, row: Any, size: Any) -> tuple[Any, Callable[...
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         start = _line(context, builder, signature.args[0], given[0], given[1], _BYTE)
-        kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _INT, _INT, _INT])
-        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        for_reading, keep, data = (ir.Constant(_INT, value) for value in (0, 3, 1))
         step = ir.Constant(_LONG, LINE)
         with cgutils.for_range_slice(builder, ir.Constant(_LONG, 0), given[2], step) as (at, _):
-            builder.call(prefetch, [builder.gep(start, [at]), for_reading, keep, data])
+            ask_for_line(builder, builder.gep(start, [at]))
         return context.get_dummy_value()
 
     return types.void(matrix, types.int64, types.int64), generate
